@@ -18,8 +18,9 @@ use tokio::time::Instant;
 
 use super::convergence::Asked;
 use super::owned::why_elsewhere;
+use super::queries::override_of;
 use super::types::{ReloadOutcome, ReloadReport};
-use super::{Api, Error, views};
+use super::{Api, Error, Precondition, views};
 use crate::engine::{Approval, Decision, Order, OwnError, OwnOrder};
 use crate::source::PollRequests;
 use crate::store::AuditTicket;
@@ -109,6 +110,7 @@ impl Api {
         force: bool,
         wait: Option<Duration>,
         ticket: Arc<AuditTicket>,
+        condition: Precondition,
     ) -> Result<ReloadReport, Error> {
         ticket.explain(change.note().reason);
         let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides"))?;
@@ -119,6 +121,14 @@ impl Api {
             | OverrideChange::Block(BlockedNode { node, .. })
             | OverrideChange::Unblock { node, .. } => *node = self.as_in_map(node),
             _ => {}
+        }
+        let turn = service.turn().await;
+        if let OverrideChange::Pin(Pin { node, .. })
+        | OverrideChange::Unpin { node, .. }
+        | OverrideChange::Block(BlockedNode { node, .. })
+        | OverrideChange::Unblock { node, .. } = &change
+        {
+            condition.check(override_of(&service.latest(), node).as_ref())?;
         }
         let known = self.check_masters(&change, &self.decision.borrow().clone());
         let summary = describe(&change, known.is_ok());
@@ -132,7 +142,7 @@ impl Api {
             OverrideChange::Unblock { node, .. } => format!("node {node} is not blocked"),
             _ => "nothing changed".to_owned(),
         };
-        let changed = service
+        let changed = turn
             .change(change.clone(), Some(ticket))
             .await
             .map_err(|error| Error::Store(error.to_string()))?;

@@ -9,6 +9,12 @@ use crate::tls::RenewError;
 /// Why a query or a command has no result.
 #[derive(Debug, ThisError)]
 pub enum Error {
+    /// It is not as whoever asks has it.
+    #[error("it has been changed meanwhile; take what it is now, and change that")]
+    Changed {
+        /// What it is now; none where it is not there.
+        current: Option<serde_json::Value>,
+    },
     /// The held change can't be approved.
     #[error("{0}")]
     NotApproved(String),
@@ -93,7 +99,7 @@ pub enum Error {
     },
     /// Another revision is in force than whoever asks takes for it.
     #[error("{}", changed(*.expected, *.in_force, .since))]
-    Changed {
+    NotInForce {
         expected: u64,
         in_force: u64,
         /// The latest revisions after that one, the newest first, as far as they are kept.

@@ -220,8 +220,8 @@ impl Api {
     /// The ways from the map in force to a revision, and to an older one or the same.
     async fn patches(&self, newest: &Newest, newer: u64, older: u64) -> Result<[Patch; 2], Error> {
         let in_force = newest.in_force.number;
-        if newer > in_force {
-            return Err(Error::NoRevision(newer));
+        if newer.max(older) > in_force {
+            return Err(Error::NoRevision(newer.max(older)));
         }
         if older == in_force {
             return Ok([Patch::default(), Patch::default()]);

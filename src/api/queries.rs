@@ -43,6 +43,7 @@ impl Api {
         };
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            site: self.settings.site.name.clone(),
             attention: Some(self.attention_now()),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             entries: decision.in_force.as_ref().map_or(0, |revision| revision.entries.len()),
@@ -91,6 +92,11 @@ impl Api {
             api: self.access.report(),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
+    }
+
+    /// The number of the map in force.
+    pub fn revision_in_force(&self) -> Option<u64> {
+        self.decision.borrow().map.in_force.as_ref().map(|revision| revision.number)
     }
 
     /// A node that no source names any more, with the time until which it stays.
@@ -180,10 +186,7 @@ impl Api {
     /// [`Error::NoStore`], or [`Error::NoOverride`] where nothing was.
     pub fn node_override(&self, node: &str) -> Result<NodeOverride, Error> {
         let node = self.as_in_map(node);
-        let overrides = self.overrides()?;
-        let pin = overrides.pin(&node).cloned().map(NodeOverride::Pin);
-        let blocked = overrides.block(&node).cloned();
-        pin.or_else(|| blocked.map(|blocked| NodeOverride::Absent { absent: true, blocked }))
+        override_of(&*self.overrides()?, &node)
             .ok_or_else(|| Error::NoOverride(format!("node {node} has no pin")))
     }
 
@@ -259,6 +262,13 @@ impl Api {
             ("task", tasks.collect()),
         ])
     }
+}
+
+/// A node's override, if it has one.
+pub(super) fn override_of(overrides: &Overrides, node: &str) -> Option<NodeOverride> {
+    let pin = overrides.pin(node).cloned().map(NodeOverride::Pin);
+    let blocked = || overrides.block(node).cloned();
+    pin.or_else(|| blocked().map(|blocked| NodeOverride::Absent { absent: true, blocked }))
 }
 
 fn ownership(owners: &OwnersDecision) -> OwnershipReport {

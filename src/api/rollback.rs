@@ -201,7 +201,7 @@ impl Api {
             Err(Error::NoStore(_)) => Vec::new(),
             Err(error) => return error,
         };
-        Error::Changed { expected, in_force, since }
+        Error::NotInForce { expected, in_force, since }
     }
 }
 

@@ -107,7 +107,7 @@ impl Api {
                     ask that one"
             )));
         }
-        let edits = service.edit().await;
+        let edits = service.edit_servers().await;
         let scene = self.scene(&place.backend).await?;
         let server = scene.resolve(&place.server)?;
         let place = ServerPlace { server, ..place };

@@ -54,6 +54,7 @@ impl Api {
         About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             site: self.settings.site.name.clone(),
+            external_url: self.access.external().map(ToString::to_string),
             identity,
             limits: Limits {
                 reads: limit(READS),

@@ -56,7 +56,8 @@ impl Daemon {
         let (file, clients) = (ground.token.clone(), settings.api.clients.clone());
         let is_open_locally = settings.api.is_open_locally();
         let access = Access::new(is_open_locally, file, tokens, clients, carried.access.clone())
-            .with_tls(ground.tls.clone());
+            .with_tls(ground.tls.clone())
+            .reached_by(settings.api.external_url.clone());
         Ok((access, audit))
     }
 

@@ -71,15 +71,20 @@ impl<T> Answer<T> {
             Self::Good(answer) => Ok(answer),
             Self::Problem(problem) if problem.status == StatusCode::UNAUTHORIZED => Err(anyhow!(
                 "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
-                    settings with its api.token_file by -c ({} {})",
-                problem.status,
-                problem.title
+                    settings with its api.token_file by -c ({})",
+                status_in_words(&problem)
             )),
             Self::Problem(problem) => {
-                Err(anyhow!("{} ({} {})", problem.detail, problem.status, problem.title))
+                Err(anyhow!("{} ({})", problem.detail, status_in_words(&problem)))
             }
         }
     }
+}
+
+/// Like `404 Not Found`.
+fn status_in_words(problem: &Problem) -> String {
+    let status = StatusCode::from_u16(problem.status);
+    status.map_or_else(|_| problem.status.to_string(), |status| status.to_string())
 }
 
 impl Connection {

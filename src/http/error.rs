@@ -10,6 +10,7 @@ use mapsmith_core::access::{Identity, Role};
 use mapsmith_core::desired::hold::HoldError;
 
 use super::body::BOUND;
+use super::problems::Kind;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 use crate::api::{self, requests};
 use crate::tls::RenewError;
@@ -53,6 +54,9 @@ pub enum HttpError {
     NotFound(String),
     #[error("the path exists, but not with this method")]
     MethodNotAllowed,
+    /// A body that is no JSON; `takes` is what it may be.
+    #[error("send the body as `Content-Type: {takes}`")]
+    MediaType { takes: String },
     #[error("the body is larger than any request here")]
     TooLarge,
     /// So many large bodies are taken in at once.
@@ -102,15 +106,18 @@ impl From<requests::Invalid> for HttpError {
 }
 
 impl HttpError {
-    fn status(&self) -> StatusCode {
+    /// What kind of problem it is; its status is the kind's.
+    fn kind(&self) -> Kind {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
-            Self::TooManyFailed(_) | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::BadRequest(_) => Kind::INVALID,
+            Self::Unauthorized { .. } => Kind::UNAUTHORIZED,
+            Self::TooManyFailed(_) | Self::TooMany(_) | Self::Api(api::Error::TooManyOfOne(_)) => {
+                Kind::RATE_LIMITED
+            }
             Self::Forbidden
             | Self::OtherSite
             | Self::Role { .. }
-            | Self::Api(api::Error::NotGranted(_)) => StatusCode::FORBIDDEN,
+            | Self::Api(api::Error::NotGranted(_)) => Kind::FORBIDDEN,
             Self::NotFound(_)
             | Self::Api(
                 api::Error::NoOverride(_)
@@ -122,54 +129,65 @@ impl HttpError {
                 | api::Error::UnknownServer(_)
                 | api::Error::Hold(HoldError::NoHold)
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
-            ) => StatusCode::NOT_FOUND,
-            Self::Api(api::Error::NotKept { .. } | api::Error::EventsGone { .. }) => {
-                StatusCode::GONE
-            }
-            Self::Api(api::Error::TooManyOfOne(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoPrecondition => StatusCode::PRECONDITION_REQUIRED,
-            Self::Api(api::Error::Changed { .. }) => StatusCode::PRECONDITION_FAILED,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            ) => Kind::NOT_FOUND,
+            Self::Api(api::Error::NotKept { .. } | api::Error::EventsGone { .. }) => Kind::GONE,
+            Self::MethodNotAllowed => Kind::METHOD,
+            Self::TooLarge => Kind::TOO_LARGE,
+            Self::TooSlow => Kind::TOO_SLOW,
+            Self::MediaType { .. } => Kind::MEDIA_TYPE,
             Self::Full(_)
             | Self::NoRoom(_)
             | Self::Api(
-                api::Error::Busy
-                | api::Error::NotReady
-                | api::Error::TooManyWaits(_)
-                | api::Error::TooManyStreams(_),
-            ) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+                api::Error::Busy | api::Error::TooManyWaits(_) | api::Error::TooManyStreams(_),
+            ) => Kind::BUSY,
+            Self::Api(api::Error::NotReady) => Kind::NOT_READY,
+            Self::Api(api::Error::Store(_)) => Kind::STORE_FAILED,
+            Self::Api(api::Error::NoStore(_)) => Kind::NO_STORE,
+            Self::NoPrecondition => Kind::PRECONDITION,
+            Self::Api(api::Error::Changed { .. } | api::Error::NotInForce { .. }) => Kind::CHANGED,
+            Self::Api(api::Error::Hold(HoldError::OnHold(_))) => Kind::ON_HOLD,
+            Self::Api(api::Error::ReadOnly(_)) => Kind::READ_ONLY,
             Self::Api(
                 api::Error::NotApproved(_)
-                | api::Error::Hold(HoldError::OnHold(_))
-                | api::Error::ReadOnly(_)
                 | api::Error::UnknownMaster(_)
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
-                | api::Error::NoStore(_)
                 | api::Error::ServerConflict(_)
                 | api::Error::NoRegistrations
                 | api::Error::TokenConflict(_)
                 | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),
-            ) => StatusCode::CONFLICT,
-            Self::Reload(report) => status_of(report.outcome),
+            ) => Kind::CONFLICT,
+            Self::Reload(report) => match report.outcome {
+                ReloadOutcome::ReadOnly => Kind::READ_ONLY,
+                ReloadOutcome::SourceFailed => Kind::SOURCE_FAILED,
+                ReloadOutcome::FileFailed => Kind::FILE_FAILED,
+                // The others are no failures.
+                ReloadOutcome::Held
+                | ReloadOutcome::InSync
+                | ReloadOutcome::Requested
+                | ReloadOutcome::Behind => Kind::HELD,
+            },
         }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let (status, detail) = (self.status(), self.to_string());
+        let (kind, detail) = (self.kind(), self.to_string());
+        let status = kind.status;
         let retry_after = match &self {
             Self::TooManyFailed(wait) | Self::TooMany(wait) => Some(rounded_up(*wait)),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         };
-        let title = status.canonical_reason().unwrap_or("error").to_owned();
-        let mut problem = Problem { title, status: status.as_u16(), detail, ..Problem::default() };
+        let mut problem = Problem {
+            kind: kind.page(),
+            title: kind.title.to_owned(),
+            status: status.as_u16(),
+            detail,
+            ..Problem::default()
+        };
         match self {
             Self::Reload(full) => problem.report = Some(full),
             Self::Role { needed, .. } => problem.needs = Some(needed),
@@ -178,14 +196,17 @@ impl IntoResponse for HttpError {
             Self::Api(api::Error::Hold(HoldError::OnHold(_))) => {
                 problem.resume = Some("/v1/hold".to_owned());
             }
-            Self::Api(api::Error::Changed { since, .. }) => {
+            Self::Api(api::Error::NotInForce { since, .. }) => {
                 problem.changed_by = since.first().and_then(|record| record.note.by.clone());
                 problem.changed_at = since.first().map(|record| record.at);
                 problem.changes = since;
             }
+            Self::Api(api::Error::Changed { current }) => problem.current = current,
             _ => {}
         }
-        let mut response = (status, Json(problem)).into_response();
+        let mut response = (status, Json(&problem)).into_response();
+        // For whoever knows the request's id.
+        response.extensions_mut().insert(problem);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {

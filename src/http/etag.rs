@@ -1,9 +1,11 @@
 //! Entity tags (RFC 9110, 8.8.3): what a client has already is not sent again.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::error::HttpError;
+use crate::api::{self, Precondition};
 
 /// The tag of one state of a resource: hexadecimal digits, which pass every client's parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,18 +22,21 @@ impl EntityTag {
         Self(digest.to_owned())
     }
 
-    /// Whether the request says that its client has this state. Proxies that compress mark a tag
-    /// as weak, or put `-gzip` behind it.
+    /// Of what is made of these bytes.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytes)))
+    }
+
+    /// Of a resource.
+    pub(super) fn of_resource(resource: &impl Serialize) -> Result<Self, HttpError> {
+        let text = serde_json::to_vec(resource);
+        let text = text.map_err(|error| HttpError::Api(api::Error::Store(error.to_string())))?;
+        Ok(Self::of(&text))
+    }
+
+    /// Whether the request says that its client has this state.
     fn is_known(&self, request: &HeaderMap) -> bool {
-        let lists = request.get_all(header::IF_NONE_MATCH).iter();
-        let tags = lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
-        tags.map(str::trim).any(|tag| {
-            let tag = tag.strip_prefix("W/").unwrap_or(tag);
-            let Some(tag) = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) else {
-                return tag == "*";
-            };
-            tag.strip_suffix("-gzip").unwrap_or(tag) == self.0
-        })
+        tags(request, header::IF_NONE_MATCH).any(|tag| tag.is_none_or(|tag| tag == self.0))
     }
 
     /// The answer under this tag, which is made only where the client does not have it.
@@ -57,18 +62,54 @@ impl EntityTag {
 /// # Errors
 /// It is no such tag.
 pub(super) fn expected_number(request: &HeaderMap) -> Result<Option<u64>, HttpError> {
-    let Some(given) = request.get(header::IF_MATCH) else { return Ok(None) };
-    let number = given.to_str().ok().map(str::trim).filter(|tag| *tag != "*").map(|tag| {
-        let tag = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
-        u64::from_str_radix(tag.strip_suffix("-gzip").unwrap_or(tag), 16).ok()
-    });
-    match number {
-        None => Ok(None),
-        Some(Some(number)) => Ok(Some(number)),
-        Some(None) => Err(HttpError::BadRequest(
+    if !request.contains_key(header::IF_MATCH) {
+        return Ok(None);
+    }
+    let given: Vec<_> = tags(request, header::IF_MATCH).collect();
+    let number = |tag: &str| u64::from_str_radix(tag, 16).ok();
+    match given[..] {
+        [None] => Ok(None),
+        [Some(tag)] if number(tag).is_some() => Ok(number(tag)),
+        _ => Err(HttpError::BadRequest(
             "If-Match must be the ETag of `GET /v1/map`, like \"411\"".to_owned(),
         )),
     }
+}
+
+/// The tags of a header; none is `*`. Proxies that compress mark a tag as weak, or put `-gzip`
+/// behind it: ours are strong, and what they have done to one does not make it another.
+fn tags(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
+    let lists = request.get_all(name).into_iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim).filter_map(|tag| {
+        if tag == "*" {
+            return Some(None);
+        }
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
+        Some(Some(tag.strip_suffix("-gzip").unwrap_or(tag)))
+    })
+}
+
+/// What `If-Match` and `If-None-Match` ask of a resource before it is changed (RFC 9110, 13.1).
+pub(super) fn precondition(request: &HeaderMap) -> Precondition {
+    let is_given = |name| request.contains_key(name);
+    if !is_given(header::IF_MATCH) && !is_given(header::IF_NONE_MATCH) {
+        return Precondition::default();
+    }
+    let all = |name: HeaderName| -> Option<Vec<Option<String>>> {
+        let tags = request.contains_key(&name).then(|| tags(request, name));
+        Some(tags?.map(|tag| tag.map(str::to_owned)).collect())
+    };
+    let (wanted, unwanted) = (all(header::IF_MATCH), all(header::IF_NONE_MATCH));
+    Precondition::new(move |resource| {
+        let tag = resource.map(EntityTag::of);
+        let is_among = |tags: &[Option<String>]| {
+            let is =
+                |tag: &EntityTag| tags.iter().any(|of| of.as_ref().is_none_or(|of| *of == tag.0));
+            tag.as_ref().is_some_and(is)
+        };
+        wanted.as_deref().is_none_or(is_among) && !unwanted.as_deref().is_some_and(is_among)
+    })
 }
 
 #[cfg(test)]
@@ -117,5 +158,32 @@ mod tests {
         let response = EntityTag::numbered(10).answer(&request, made);
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.headers()[header::ETAG], "\"a\"");
+    }
+
+    #[test]
+    fn a_change_is_made_only_where_the_resource_is_as_its_headers_say() {
+        let pinned = br#"{"node":"n1"}"#;
+        let EntityTag(tag) = EntityTag::of(pinned);
+        let ask = |name: HeaderName, value: String, resource: Option<&'static str>| {
+            let headers = HeaderMap::from_iter([(name, value.parse().unwrap())]);
+            let there = serde_json::json!({"node": "n1"});
+            precondition(&headers).check(resource.map(|_| &there)).is_ok()
+        };
+        for (value, there, gone) in [
+            (format!("\"{tag}\""), true, false),
+            (format!("W/\"{tag}\""), true, false),
+            (format!("\"0\", \"{tag}-gzip\""), true, false),
+            ("*".to_owned(), true, false),
+            ("\"0\"".to_owned(), false, false),
+            ("nonsense".to_owned(), false, false),
+        ] {
+            let is = |resource| ask(header::IF_MATCH, value.clone(), resource);
+            assert_eq!((is(Some("n1")), is(None)), (there, gone), "If-Match: {value}");
+            if value != "nonsense" {
+                let is_not = |resource| ask(header::IF_NONE_MATCH, value.clone(), resource);
+                assert_eq!((is_not(Some("n1")), is_not(None)), (!there, true), "{value}");
+            }
+        }
+        assert!(precondition(&HeaderMap::new()).check(Some(&1)).is_ok(), "nothing was asked");
     }
 }

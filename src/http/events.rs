@@ -42,6 +42,16 @@ const RETRY: std::ops::Range<u64> = 1000..5000;
 /// Greater than any number that is given.
 const NO_NUMBER: u64 = u64::MAX;
 
+/// Events, page by page.
+#[utoipa::path(
+    get,
+    path = "/v1/activity",
+    params(ActivityQuery),
+    responses(
+        (status = 200, body = ActivityReport),
+        (status = 410, description = "what follows is no longer kept; `oldest` is"),
+    )
+)]
 pub(super) async fn activity(
     State(api): Shared,
     Parameters(query): Parameters<ActivityQuery>,
@@ -50,6 +60,25 @@ pub(super) async fn activity(
     Ok(Json(api.activity(query.after, &topics, limit).await?))
 }
 
+/// Events as they happen, as server-sent events that resume where they ended.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(EventsQuery,
+        (
+            "Last-Event-ID" = Option<String>,
+            Header,
+            description = "the last event that the client has; counts more than `after`",
+        )),
+    responses(
+        (
+            status = 200,
+            body = String,
+            content_type = "text/event-stream",
+            description = "a stream that does not end by itself",
+        ),
+    )
+)]
 pub(super) async fn events(
     State(api): Shared,
     Extension(identity): Extension<Identity>,

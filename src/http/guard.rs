@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use metrics::counter;
 use serde::Deserialize;
 
 use super::access::{self, Peer};
+use super::answers::{REVISION, RequestId};
 use super::error::HttpError;
 use super::request::Author;
 use super::routes::{Needs, Route, SESSION};
@@ -25,9 +26,6 @@ use crate::store::audit::Actor;
 use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest request id that is taken over.
-const LONGEST_ID: usize = 64;
 /// The most characters that are kept of what a path names.
 const LONGEST_TARGET: usize = 512;
 
@@ -42,19 +40,15 @@ pub(super) struct Guard {
 pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let peer = Peer::of(&parts);
-    let id = request_id(&parts);
-    let mut response = match guard.prepare(&mut parts, &peer, &id).await {
+    let id = parts.extensions.get().map_or(String::new(), |RequestId(id)| id.clone());
+    match guard.prepare(&mut parts, &peer, &id).await {
         Ok(record) => {
             let response = next.run(Request::from_parts(parts, body)).await;
             guard.note(record, &response);
-            response
+            guard.with_revision(response)
         }
         Err(error) => guard.refuse(error, peer.address.ip()),
-    };
-    if let Ok(id) = HeaderValue::try_from(id) {
-        response.headers_mut().insert(REQUEST_ID, id);
     }
-    response
 }
 
 impl Guard {
@@ -67,14 +61,14 @@ impl Guard {
             Needs::Nothing => return Ok(record),
             Needs::Probe => {
                 if access.is_open_locally() {
-                    access::is_local(parts)?;
+                    access::is_local(access, parts)?;
                 }
                 return Ok(record);
             }
             Needs::Login => {
                 match access.is_open_locally() {
-                    true => access::is_local(parts)?,
-                    false => access::is_of_no_other_site(parts)?,
+                    true => access::is_local(access, parts)?,
+                    false => access::is_of_no_other_site(access, parts)?,
                 }
                 record.request = Some(self.request(parts, peer, id).await?);
                 return Ok(record);
@@ -128,6 +122,16 @@ impl Guard {
                 target.chars().take(LONGEST_TARGET).collect(),
             )
         })
+    }
+
+    /// The answer with the number of the map in force, where it is for somebody who is known and
+    /// does not name another one.
+    fn with_revision(&self, mut response: Response) -> Response {
+        let number = self.api.revision_in_force();
+        if let (Needs::Role(_), Some(number)) = (self.route.needs, number) {
+            response.headers_mut().entry(REVISION).or_insert(HeaderValue::from(number));
+        }
+        response
     }
 
     fn note(&self, mut record: Record, response: &Response) {
@@ -207,16 +211,6 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.end(None);
     }
-}
-
-/// The request's own id where that is one, else a new one.
-fn request_id(parts: &Parts) -> String {
-    let given = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let is_id = |id: &&str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(plain)
-    };
-    given.filter(is_id).map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned)
 }
 
 /// Why somebody changes something, in their own words.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderName, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
+use super::answers::REVISION;
 use super::error::HttpError;
 use super::map::text;
 use super::request::{DiffQuery, NoQuery, Number, PageQuery, Parameters};
@@ -18,9 +19,13 @@ use crate::api::{Api, requests};
 
 type Shared = State<Arc<Api>>;
 
-/// Says which map an answer leads to.
-const REVISION: HeaderName = HeaderName::from_static("mapsmith-revision");
-
+/// The revisions that are kept, the newest first, page by page.
+#[utoipa::path(
+    get,
+    path = "/v1/revisions",
+    params(PageQuery),
+    responses((status = 200, body = RevisionsReport), (status = 409))
+)]
 pub(super) async fn revisions(
     State(api): Shared,
     Parameters(query): Parameters<PageQuery>,
@@ -29,6 +34,17 @@ pub(super) async fn revisions(
     Ok(Json(api.revisions(&page).await?))
 }
 
+/// A revision.
+#[utoipa::path(
+    get,
+    path = "/v1/revisions/{number}",
+    responses(
+        (status = 200, body = RevisionReport),
+        (status = 404),
+        (status = 409),
+        (status = 410),
+    )
+)]
 pub(super) async fn revision(
     State(api): Shared,
     Number(number): Number,
@@ -37,6 +53,13 @@ pub(super) async fn revision(
     Ok(Json(api.revision_report(number).await?))
 }
 
+/// What a revision changed, or what lies between two.
+#[utoipa::path(
+    get,
+    path = "/v1/revisions/{number}/diff",
+    params(DiffQuery),
+    responses((status = 200, body = DiffReport), (status = 404), (status = 409), (status = 410))
+)]
 pub(super) async fn diff(
     State(api): Shared,
     Number(number): Number,
@@ -46,6 +69,18 @@ pub(super) async fn diff(
     Ok(Json(api.diff(query.from, number, &page).await?))
 }
 
+/// A revision's map, as HAProxy reads it.
+#[utoipa::path(
+    get,
+    path = "/v1/revisions/{number}/map",
+    operation_id = "revision_map",
+    responses(
+        (status = 200, body = String, content_type = "text/plain; charset=utf-8"),
+        (status = 404),
+        (status = 409),
+        (status = 410),
+    )
+)]
 pub(super) async fn map(
     State(api): Shared,
     Number(number): Number,

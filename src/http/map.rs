@@ -16,8 +16,30 @@ use super::etag::EntityTag;
 use super::history;
 use super::request::{MapQuery, Parameters};
 use crate::api::map::MapText;
+use crate::api::types::MapReport;
 use crate::api::{Api, requests};
 
+/// The map in force: in figures, as text, as soon as it is another one, or what has changed.
+#[utoipa::path(
+    get,
+    path = "/v1/map",
+    params(MapQuery),
+    responses(
+        (
+            status = 200,
+            headers(("ETag" = String)),
+            content(
+                (MapReport = "application/json"),
+                (String = "text/plain; charset=utf-8"),
+                (String = "application/x-ndjson")
+            )
+        ),
+        (status = 304, description = "it is the map that the client has"),
+        (status = 404),
+        (status = 410),
+        (status = 503),
+    )
+)]
 pub(super) async fn map(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,

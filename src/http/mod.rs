@@ -8,6 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 
 mod access;
+mod answers;
 mod body;
 mod error;
 mod etag;
@@ -17,6 +18,8 @@ mod handlers;
 mod history;
 mod map;
 mod nodes;
+mod openapi;
+mod problems;
 mod registrations;
 mod request;
 mod rollback;
@@ -37,7 +40,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let guard = Guard { api: Arc::clone(&api), route };
         // Nobody's body is read who may not ask.
         let handler = (route.handler)()
-            .route_layer(from_fn(body::arrives))
+            .route_layer(from_fn_with_state(body::Kinds::of(route), body::arrives))
             .route_layer(DefaultBodyLimit::max(route.largest_body));
         let handler = match route.largest_body > body::LARGEST {
             true => handler.route_layer(from_fn(body::has_room)),
@@ -49,6 +52,7 @@ pub fn router(api: Arc<Api>) -> Router {
     with_guards
         .fallback(handlers::not_found)
         .method_not_allowed_fallback(handlers::method_not_allowed)
+        .layer(from_fn(answers::complete))
         .with_state(api)
 }
 
@@ -58,5 +62,6 @@ pub fn spare_router(api: Arc<Api>, most: usize) -> Router {
     Router::new()
         .route("/healthz", get(handlers::healthz))
         .fallback(async move || HttpError::Full(most))
+        .layer(from_fn(answers::complete))
         .with_state(api)
 }

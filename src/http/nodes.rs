@@ -11,8 +11,16 @@ use mapsmith_core::Search;
 use super::error::HttpError;
 use super::etag::EntityTag;
 use super::request::{NodesQuery, Parameters};
+use crate::api::types::NodesReport;
 use crate::api::{Api, requests};
 
+/// Nodes of the map in force, by name, page by page.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    params(NodesQuery),
+    responses((status = 200, body = NodesReport, headers(("ETag" = String))), (status = 304))
+)]
 pub(super) async fn nodes(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,

@@ -15,7 +15,7 @@ use super::error::{HttpError, status_of};
 use super::handlers::json;
 use super::request::{Author, Node, Parameters, RegisterQuery, UnregisterQuery};
 use crate::api::registrations::{RegistrationAnswer, RegistrationOrder};
-use crate::api::types::{RegisterRequest, RegistrationReport, ReloadOutcome};
+use crate::api::types::{RegisterNode, RegisterRequest, RegistrationReport, ReloadOutcome};
 use crate::api::{self, Api, requests};
 use crate::store::AuditTicket;
 
@@ -32,6 +32,23 @@ fn granted(identity: &Identity) -> Option<Vec<String>> {
     (identity.role < Role::Operator).then(|| identity.grants.iter().filter_map(master).collect())
 }
 
+/// Registers a node with its master.
+#[utoipa::path(
+    put,
+    path = "/v1/nodes/{node}",
+    params(RegisterQuery),
+    request_body = RegisterRequest,
+    responses(
+        (status = 200, body = RegistrationReport),
+        (status = 201, body = RegistrationReport, description = "it was not registered before"),
+        (status = 202, body = RegistrationReport, description = "accepted: in force later"),
+        (
+            status = 409,
+            description = "the guard holds it, the master is unknown, or nothing is registered here",
+        ),
+        (status = 500),
+    )
+)]
 pub(super) async fn register(
     State(api): Shared,
     Extension(identity): Who,
@@ -69,6 +86,24 @@ pub(super) async fn register(
     respond(answer, created, Some)
 }
 
+/// Registers many nodes at once.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes",
+    params(RegisterQuery),
+    request_body(
+        content((Vec<RegisterNode> = "application/json"), (String = "application/x-ndjson"))
+    ),
+    responses(
+        (status = 200, body = RegistrationReport),
+        (status = 202, body = RegistrationReport, description = "accepted: in force later"),
+        (
+            status = 409,
+            description = "the guard holds it, the master is unknown, or nothing is registered here",
+        ),
+        (status = 500),
+    )
+)]
 pub(super) async fn register_many(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -87,6 +122,20 @@ pub(super) async fn register_many(
     respond(api.change_registrations(change, order, ticket).await?, |_| StatusCode::OK, Some)
 }
 
+/// Ends a node's registration.
+#[utoipa::path(
+    delete,
+    path = "/v1/nodes/{node}",
+    params(UnregisterQuery),
+    responses(
+        (status = 200, body = RegistrationReport, description = "a dry run"),
+        (status = 202, body = RegistrationReport, description = "accepted: in force later"),
+        (status = 204, description = "it is registered no more"),
+        (status = 404),
+        (status = 409),
+        (status = 500),
+    )
+)]
 pub(super) async fn unregister(
     State(api): Shared,
     Extension(identity): Who,

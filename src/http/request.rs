@@ -6,6 +6,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::HttpError;
 use crate::api::types::OverrideKind;
@@ -36,11 +37,16 @@ impl QueryParameters for NoQuery {
     const KNOWN: &str = "this path takes no parameters";
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ChangeQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -49,14 +55,19 @@ impl QueryParameters for ChangeQuery {
 }
 
 /// What a change may be given that can be tried.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DryRunQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// Nothing is changed.
     #[serde(default)]
     pub(super) dry_run: bool,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -65,10 +76,13 @@ impl QueryParameters for DryRunQuery {
 }
 
 /// What a change may be given that is done at once.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ReasonQuery {
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -77,15 +91,23 @@ impl QueryParameters for ReasonQuery {
 }
 
 /// Which nodes are looked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct NodesQuery {
     #[serde(default)]
+    /// What the name begins with.
     pub(super) prefix: String,
     #[serde(default)]
+    /// What stands in the name.
     pub(super) contains: String,
+    /// The master, by HAProxy's name.
     pub(super) master: Option<String>,
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9A-Za-z_-]*$")]
     pub(super) after: Option<String>,
 }
 
@@ -94,12 +116,14 @@ impl QueryParameters for NodesQuery {
 }
 
 /// Which map a client has already.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct MapQuery {
     /// The number of the map that it has: the answer is another one.
     pub(super) revision: Option<u64>,
-    /// How long it waits for that.
+    /// How long it waits for that, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// The number of the map that it has: the answer is what has changed since.
     pub(super) since: Option<u64>,
@@ -110,10 +134,15 @@ impl QueryParameters for MapQuery {
 }
 
 /// Which part of a list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9A-Za-z_-]*$")]
     pub(super) after: Option<String>,
 }
 
@@ -122,8 +151,9 @@ impl QueryParameters for PageQuery {
 }
 
 /// Which events.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
     /// The number of the last one that a client has.
     pub(super) after: Option<u64>,
@@ -137,12 +167,17 @@ impl QueryParameters for EventsQuery {
 }
 
 /// Which page of them.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ActivityQuery {
+    /// The number of the last one that a client has; without it the newest come.
     pub(super) after: Option<u64>,
+    /// Kinds, with commas between.
     #[serde(default)]
     pub(super) topics: String,
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
 }
 
@@ -151,12 +186,17 @@ impl QueryParameters for ActivityQuery {
 }
 
 /// Which part of what lies between two revisions.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DiffQuery {
     /// The other revision; without it the one before.
     pub(super) from: Option<u64>,
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9A-Za-z_-]*$")]
     pub(super) after: Option<String>,
 }
 
@@ -165,13 +205,18 @@ impl QueryParameters for DiffQuery {
 }
 
 /// What the end of a node's override may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OverrideEndQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// Nothing ends where the node has another one.
     pub(super) kind: Option<OverrideKind>,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -180,14 +225,19 @@ impl QueryParameters for OverrideEndQuery {
 }
 
 /// What the end of a drain may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct UndrainQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// Nodes stay where they went during the drain.
     #[serde(default)]
     pub(super) stay: bool,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -196,14 +246,19 @@ impl QueryParameters for UndrainQuery {
 }
 
 /// What an order that names a master may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OrderQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// Masters are taken that nobody knows.
     #[serde(default)]
     pub(super) force: bool,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -212,9 +267,12 @@ impl QueryParameters for OrderQuery {
 }
 
 /// What a change of a server may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ServerQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// The last server that is ready may go, too.
     #[serde(default)]
@@ -222,7 +280,9 @@ pub(super) struct ServerQuery {
     /// It is only said what would be.
     #[serde(default)]
     pub(super) dry_run: bool,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -231,9 +291,12 @@ impl QueryParameters for ServerQuery {
 }
 
 /// What the registration of nodes may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct RegisterQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// It is only told what would be.
     #[serde(default)]
@@ -241,7 +304,9 @@ pub(super) struct RegisterQuery {
     /// Masters are taken that nobody knows.
     #[serde(default)]
     pub(super) force: bool,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -250,21 +315,26 @@ impl QueryParameters for RegisterQuery {
 }
 
 /// What the end of a registration may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct UnregisterQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// It is only told what would be.
     #[serde(default)]
     pub(super) dry_run: bool,
     /// That the node is not registered is no failure.
     pub(super) missing: Option<Missing>,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
 /// What becomes of an order about something that is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Missing {
     Ok,
@@ -275,13 +345,22 @@ impl QueryParameters for UnregisterQuery {
 }
 
 /// Which rows of the audit are asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
+    /// The name of who made the change.
     actor: Option<String>,
+    /// What was changed, like `masters/master1`.
     target: Option<String>,
+    /// Not before this time.
+    #[param(value_type = Option<jiff::Timestamp>)]
     since: Option<String>,
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9]{1,18}$")]
     after: Option<String>,
 }
 

@@ -17,7 +17,9 @@ use super::handlers::json;
 use super::request::{
     Author, ChangeQuery, DryRunQuery, Id, NoQuery, Number, Parameters, ReasonQuery,
 };
-use crate::api::types::{HoldsReport, ReloadOutcome, RollbackRequest, VerdictRequest};
+use crate::api::types::{
+    HoldsReport, ReloadOutcome, ReloadReport, RollbackReport, RollbackRequest, VerdictRequest,
+};
 use crate::api::{Api, requests};
 use crate::store::AuditTicket;
 
@@ -32,6 +34,28 @@ fn optional<T: Default + serde::de::DeserializeOwned>(
     if body.is_empty() { Ok(T::default()) } else { json(body, help) }
 }
 
+/// Goes back to what the sources had said at a revision, and holds them back.
+#[utoipa::path(
+    post,
+    path = "/v1/revisions/{number}/rollback",
+    params(DryRunQuery,
+        (
+            "If-Match" = String,
+            Header,
+            description = "the `ETag` of `GET /v1/map`: the map that was looked at",
+        )),
+    request_body = Option<RollbackRequest>,
+    responses(
+        (status = 200, body = RollbackReport),
+        (status = 202, body = RollbackReport, description = "accepted: in sync later"),
+        (status = 404),
+        (status = 409),
+        (status = 410),
+        (status = 412),
+        (status = 428),
+        (status = 500),
+    )
+)]
 pub(super) async fn roll_back(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -59,10 +83,41 @@ pub(super) async fn roll_back(
     }
 }
 
+/// What holds the sources back, and what was rejected.
+#[utoipa::path(
+    get,
+    path = "/v1/hold",
+    responses(
+        (status = 200, body = HoldsReport),
+    )
+)]
 pub(super) async fn hold(State(api): Shared, _: Parameters<NoQuery>) -> Json<HoldsReport> {
     Json(api.hold())
 }
 
+/// Follows the sources again.
+#[utoipa::path(
+    delete,
+    path = "/v1/hold",
+    params(ChangeQuery,
+        (
+            "If-Match" = Option<String>,
+            Header,
+            description = "the `ETag` of `GET /v1/map`: the map that was looked at",
+        )),
+    responses(
+        (status = 200, body = ReloadReport),
+        (
+            status = 202,
+            body = ReloadReport,
+            description = "accepted: in sync later, or what they say is held by the guard",
+        ),
+        (status = 404),
+        (status = 409),
+        (status = 412),
+        (status = 500),
+    )
+)]
 pub(super) async fn resume(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -83,6 +138,17 @@ pub(super) async fn resume(
     }
 }
 
+/// Lets exactly this held change through.
+#[utoipa::path(
+    post,
+    path = "/v1/held/{id}/approve",
+    params(ReasonQuery),
+    request_body = Option<VerdictRequest>,
+    responses(
+        (status = 200, body = HeldChange),
+        (status = 409, description = "it is not what is held"),
+    )
+)]
 pub(super) async fn approve(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -96,6 +162,18 @@ pub(super) async fn approve(
     Ok(Json(api.approve(&id, &ticket).await?))
 }
 
+/// Rejects a held change of the map: it is not shown again while the sources say the same.
+#[utoipa::path(
+    post,
+    path = "/v1/held/{id}/reject",
+    params(ReasonQuery),
+    request_body = Option<VerdictRequest>,
+    responses(
+        (status = 200, body = HeldChange),
+        (status = 409, description = "it is not what is held, or there is no store"),
+        (status = 500),
+    )
+)]
 pub(super) async fn reject(
     State(api): Shared,
     Extension(ticket): Ticket,

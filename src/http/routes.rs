@@ -8,7 +8,7 @@ use mapsmith_core::access::Role;
 
 use super::body::{LARGEST, LARGEST_BATCH};
 use super::handlers::{self, access};
-use super::{events, history, map, nodes, registrations, rollback, servers};
+use super::{events, history, map, nodes, openapi, problems, registrations, rollback, servers};
 use crate::api::Api;
 
 /// Where browsers log in and out.
@@ -133,6 +133,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/events", VIEWER, || get(events::events)),
     Route::new(GET, "/v1/activity", VIEWER, || get(events::activity)),
     Route::new(GET, "/v1/audit", VIEWER, || get(access::audit)),
+    Route::new(GET, "/v1/problems/{kind}", Needs::Nothing, || get(problems::problem)),
+    Route::new(GET, "/openapi.json", Needs::Nothing, || get(openapi::openapi)),
     Route::new(GET, "/metrics", Needs::Probe, || get(handlers::metrics)),
     Route::new(GET, "/readyz", Needs::Probe, || get(handlers::readyz)),
     Route::new(GET, "/healthz", Needs::Nothing, || get(handlers::healthz)),
@@ -141,6 +143,7 @@ pub static ROUTES: &[Route] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::problems::PAGES;
 
     fn route(method: &Method, path: &str) -> &'static Route {
         ROUTES.iter().find(|route| route.method == *method && route.path == path).unwrap()
@@ -158,7 +161,8 @@ mod tests {
             assert!(is_guarded || is_ones_own, "{} {}", route.method, route.path);
         }
         for route in ROUTES.iter().filter(|route| route.path.starts_with("/v1/")) {
-            let is_known = !matches!(route.needs, Needs::Nothing | Needs::Probe);
+            let is_a_text = route.path.starts_with(PAGES);
+            let is_known = is_a_text || !matches!(route.needs, Needs::Nothing | Needs::Probe);
             assert!(is_known, "{} {}", route.method, route.path);
         }
         let tokens = ROUTES.iter().filter(|route| route.path.starts_with("/v1/tokens"));

@@ -21,10 +21,27 @@ use crate::store::AuditTicket;
 type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
 
+/// The declared backends.
+#[utoipa::path(
+    get,
+    path = "/v1/backends",
+    responses(
+        (status = 200, body = BackendsReport),
+    )
+)]
 pub(super) async fn backends(State(api): Shared, _: Parameters<NoQuery>) -> Json<BackendsReport> {
     Json(api.backends())
 }
 
+/// A backend's servers: as they are listed, as they are ordered, and as each instance has them.
+#[utoipa::path(
+    get,
+    path = "/v1/backends/{backend}",
+    responses(
+        (status = 200, body = BackendReport),
+        (status = 404),
+    )
+)]
 pub(super) async fn backend(
     State(api): Shared,
     BackendName(backend): BackendName,
@@ -33,6 +50,23 @@ pub(super) async fn backend(
     Ok(Json(api.backend(&backend).await?))
 }
 
+/// Orders a server's state or weight.
+#[utoipa::path(
+    put,
+    path = "/v1/backends/{backend}/servers/{server}",
+    params(ServerQuery),
+    request_body = ServerRequest,
+    responses(
+        (status = 200, body = ServerChangeReport, description = "every instance has it so"),
+        (status = 202, body = ServerChangeReport, description = "accepted: in force later"),
+        (status = 404),
+        (
+            status = 409,
+            description = "it is the last one that is ready, or there is no store",
+        ),
+        (status = 500),
+    )
+)]
 pub(super) async fn set(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -49,6 +83,22 @@ pub(super) async fn set(
     answer(api.change_server(place, change(query, edit, note)?, ticket).await?)
 }
 
+/// Ends a server's override: it is as its list says again.
+#[utoipa::path(
+    delete,
+    path = "/v1/backends/{backend}/servers/{server}",
+    params(ServerQuery),
+    responses(
+        (status = 200, body = ServerChangeReport, description = "every instance has it so"),
+        (status = 202, body = ServerChangeReport, description = "accepted: in force later"),
+        (status = 404),
+        (
+            status = 409,
+            description = "it is the last one that is ready, or there is no store",
+        ),
+        (status = 500),
+    )
+)]
 pub(super) async fn reset(
     State(api): Shared,
     Extension(ticket): Ticket,

@@ -51,7 +51,7 @@ mod unique;
 pub(crate) mod units;
 
 pub use acme::Acme;
-pub use api::{Api, ApiClient, ApiTls, ClientAuth};
+pub use api::{Api, ApiClient, ApiTls, ClientAuth, ExternalUrl};
 pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
 pub use damping::Damping;

@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use jiff::Timestamp;
 use mapsmith_core::access::{Identity, IdentityKind};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Who made a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Actor {
     pub kind: IdentityKind,
     pub name: String,
@@ -112,7 +113,7 @@ impl AuditTicket {
 }
 
 /// A change that was made, or refused.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditRow {
     pub seq: i64,
     pub at: Timestamp,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::{BlockedNode, Note, OverrideChange, Overrides, ServerOverride};
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,45 @@ const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub struct OverrideService {
     store: Arc<dyn Store>,
     latest: watch::Sender<Arc<Overrides>>,
-    edits: Arc<Mutex<()>>,
+    server_edits: Arc<Mutex<()>>,
+    /// Whose turn it is to change them.
+    turn: Arc<Mutex<()>>,
+}
+
+/// While it is there nobody else changes the overrides.
+pub struct OverrideTurn {
+    service: OverrideService,
+    guard: OwnedMutexGuard<()>,
+}
+
+impl OverrideTurn {
+    /// Makes a change: in the store, then in force. All overrides after it; none where there was
+    /// nothing to end.
+    /// What the store does not take is not in force.
+    pub async fn change(
+        self,
+        change: OverrideChange,
+        ticket: Option<Arc<AuditTicket>>,
+    ) -> Result<Option<Arc<Overrides>>, StoreError> {
+        let place = self.service.store.place();
+        // On a task of its own: whoever asked may go away between the store and the rest.
+        let task = tokio::spawn(async move {
+            let Self { service, guard } = self;
+            let after = service.store.change(change.clone(), ticket).await?;
+            let Some(after) = after else { return Ok(None) };
+            log(&change);
+            let after = service.publish(after.with_note(change.note()));
+            drop(guard);
+            Ok(Some(after))
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => Err(StoreError {
+                path: place,
+                fault: StoreErrorKind::Other(format!("the change was interrupted: {error}")),
+            }),
+        }
+    }
 }
 
 impl OverrideService {
@@ -62,7 +100,15 @@ impl OverrideService {
         }
         let latest = begun.as_ref().unwrap_or(&stored).at(now);
         let latest = watch::Sender::new(Arc::new(latest));
-        Ok((Self { store: Arc::new(store), latest, edits: Arc::default() }, stored))
+        Ok((
+            Self {
+                store: Arc::new(store),
+                latest,
+                server_edits: Arc::default(),
+                turn: Arc::default(),
+            },
+            stored,
+        ))
     }
 
     pub fn latest(&self) -> Arc<Overrides> {
@@ -73,34 +119,25 @@ impl OverrideService {
         self.latest.subscribe()
     }
 
-    /// For a change that depends on what is in force: nobody else makes one like it meanwhile.
-    pub async fn edit(&self) -> MutexGuard<'_, ()> {
-        self.edits.lock().await
+    /// For a change of a server that depends on what is in force in the instances: nobody else makes
+    /// one like it meanwhile. Other changes don't wait for it.
+    pub async fn edit_servers(&self) -> MutexGuard<'_, ()> {
+        self.server_edits.lock().await
     }
 
-    /// Makes a change: in the store, then in force. All overrides after it; none where there was
-    /// nothing to end.
-    /// What the store does not take is not in force.
+    /// Waits until nobody else changes them: [`OverrideService::latest`] is what a change changes.
+    pub async fn turn(&self) -> OverrideTurn {
+        let guard = Arc::clone(&self.turn).lock_owned().await;
+        OverrideTurn { service: self.clone(), guard }
+    }
+
+    /// [`OverrideTurn::change`], whatever they are by then.
     pub async fn change(
         &self,
         change: OverrideChange,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Option<Arc<Overrides>>, StoreError> {
-        let writer = self.clone();
-        // On a task of its own: whoever asked may go away between the store and the rest.
-        let task = tokio::spawn(async move {
-            let after = writer.store.change(change.clone(), ticket).await?;
-            let Some(after) = after else { return Ok(None) };
-            log(&change);
-            Ok(Some(writer.publish(after.with_note(change.note()))))
-        });
-        match task.await {
-            Ok(result) => result,
-            Err(error) => Err(StoreError {
-                path: self.store.place(),
-                fault: StoreErrorKind::Other(format!("the change was interrupted: {error}")),
-            }),
-        }
+        self.turn().await.change(change, ticket).await
     }
 
     /// Puts overrides in force, unless later ones are already. Those of the change itself.

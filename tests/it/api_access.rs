@@ -63,6 +63,7 @@ fn path(route: &Route) -> String {
         ("{master}", "m1"),
         ("{id}", "zzzzzzzz"),
         ("{name}", "site"),
+        ("{kind}", "held"),
         ("{number}", "1"),
         ("{backend}", "web"),
         ("{server}", "web1"),

@@ -36,6 +36,7 @@ mod merge;
 mod metrics;
 mod model;
 mod names;
+mod openapi;
 mod outage;
 mod overrides;
 mod ownership;

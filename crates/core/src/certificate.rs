@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Where a certificate comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateSource {
     /// A certificate authority, which Mapsmith asks for it.
@@ -20,7 +21,7 @@ pub enum CertificateSource {
 }
 
 /// A `[[certificate]]` of the settings whose content Mapsmith keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CertificateStatus {
     /// Its name in the settings.
     pub name: String,
@@ -35,7 +36,7 @@ pub struct CertificateStatus {
 }
 
 /// A certificate that frontends show.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IssuedCertificate {
     /// The names that it is for.
     pub names: Vec<String>,
@@ -47,7 +48,7 @@ pub struct IssuedCertificate {
 }
 
 /// How the renewal of a certificate stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Renewal {
     /// The names that it should be for.
     pub names: Vec<String>,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A route in an instance's stick table that the map does not have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LearnedRoute {
     /// The node: a valid key.
     pub node: String,
@@ -20,7 +21,7 @@ pub struct LearnedRoute {
 }
 
 /// Why a learned route was taken out of the stick table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Settled {
     /// The map in the instance's memory has this master now.
@@ -41,7 +42,7 @@ impl Settled {
 }
 
 /// An instance's stick table of learned routes, in figures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LearnedStatus {
     pub table: String,
     /// Learned routes that the map does not have, as far as they were read (`learned.max`).

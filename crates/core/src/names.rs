@@ -8,6 +8,7 @@
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The longest key or value, in bytes: what the shipped stick table (`type string len 255`) and a
 /// DNS name can carry.
@@ -26,6 +27,7 @@ pub const MAX_BYTES: usize = 255;
     Serialize,
     Deserialize,
     thiserror::Error,
+    ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{EntryMap, Note};
 
@@ -12,7 +13,7 @@ use crate::{EntryMap, Note};
 pub const MOST_AT_ONCE: usize = 10_000;
 
 /// A node that is registered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Registration {
     /// The node, as the map has it.
     pub node: String,
@@ -43,7 +44,7 @@ pub enum RegistrationChange {
 }
 
 /// What a change does, in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RegistrationCounts {
     /// Nodes that were not registered before.
     pub registered: usize,

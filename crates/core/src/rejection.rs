@@ -3,12 +3,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The most rejected entries that are named.
 pub const NAMED_ROWS: usize = 1000;
 
 /// An entry that the sources name and the map leaves out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RejectedRow {
     pub node: String,
     /// The master that is named for it.
@@ -31,7 +32,7 @@ impl fmt::Display for RejectedRow {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RejectedRows {
     pub count: usize,
     /// The first [`NAMED_ROWS`], sorted by node.

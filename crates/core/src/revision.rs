@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::node_map::EntryMap;
 
@@ -17,7 +18,7 @@ pub struct Revision {
     pub entries: Arc<EntryMap>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangeCounts {
     /// Keys that were not in the map before.
     pub added: usize,
@@ -55,7 +56,7 @@ impl std::fmt::Display for ChangeCounts {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RouteChange {
     pub node: String,
     /// Its master before; none where the node is new.
@@ -65,7 +66,7 @@ pub struct RouteChange {
 }
 
 /// What a revision changed, for `explain` and the status.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevisionSummary {
     pub number: u64,
     pub at: Timestamp,
@@ -120,7 +121,7 @@ impl RevisionLog {
 
 /// A change that the guard refused: it is not applied until it is approved or the sources say
 /// something else. Of a change of the map it may be a part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldChange {
     /// Names exactly what an approval brings into force: approving it lets nothing else through.
     pub id: String,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::desired::gate::{ApprovalError, Gate, Hold, Verdict};
@@ -202,7 +203,7 @@ fn id_of<'a>(gone: impl Iterator<Item = &'a String>) -> String {
 }
 
 /// How the services of a registry stand. The API and the CLI show it as it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServicesStatus {
     /// Where they come from.
     pub source: SourceStatus,
@@ -229,7 +230,7 @@ pub struct ServicesStatus {
 }
 
 /// A service in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceStatus {
     /// Its name, which is its backend's too; of a portmap, its port.
     pub name: String,
@@ -243,7 +244,7 @@ pub struct ServiceStatus {
 }
 
 /// What listens beside services because a key says so, of metadata or of the settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListenerStatus {
     /// `metrics_port` or `redirect_http`.
     pub key: String,
@@ -254,7 +255,7 @@ pub struct ListenerStatus {
 }
 
 /// A service that is not used as the registry has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RejectedService {
     pub name: String,
     /// What is wrong, with the key.

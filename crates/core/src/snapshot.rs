@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::names::{self, Invalid};
 use crate::node_map::EntryMap;
@@ -78,7 +79,7 @@ pub const NAMED_REJECTIONS: usize = 1000;
 
 /// The entries of an answer that are no valid keys or values: each is left out, counted and shown;
 /// the rest goes on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Rejections {
     /// How many entries were left out, by reason.
     pub counts: BTreeMap<Invalid, u64>,

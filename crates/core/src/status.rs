@@ -7,6 +7,7 @@ use std::time::Duration;
 use haproxy_runtime::{ProcessInfo, RuntimeAddress};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::learned::LearnedStatus;
 use crate::overrides::ServerOverride;
@@ -17,7 +18,7 @@ use crate::snapshot::Rejections;
 use crate::tls_file::InstanceTlsFile;
 
 /// One timed part of a poll or an apply.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepTiming {
     /// What was done: `prepare`, `stage`, `verify`, `commit`, ...
     pub step: String,
@@ -36,7 +37,7 @@ pub fn milliseconds(took: Duration) -> f64 {
     took.as_micros() as f64 / 1000.0
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PollKind {
     /// The whole content.
@@ -48,7 +49,7 @@ pub enum PollKind {
 }
 
 /// Whether a source notices changes by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Watch {
     /// A change is noticed at once.
@@ -66,7 +67,7 @@ impl fmt::Display for Watch {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SourceStatus {
     pub name: String,
     /// Its type, as in the settings: `puppetdb`.
@@ -90,7 +91,7 @@ pub struct SourceStatus {
     pub last_poll: Option<PollReport>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PollReport {
     /// What it brought; none where it failed.
     pub kind: Option<PollKind>,
@@ -100,7 +101,7 @@ pub struct PollReport {
     pub bytes: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum InstanceState {
     /// Not reached yet since Mapsmith started.
@@ -154,7 +155,9 @@ impl fmt::Display for InstanceState {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftKind {
     /// HAProxy was restarted or reloaded and its memory was not the desired map.
@@ -179,7 +182,7 @@ impl DriftKind {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// Single `add`, `set` and `del` commands, several a line.
@@ -194,7 +197,7 @@ impl Strategy {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplyReport {
     pub revision: u64,
     /// When it was verified.
@@ -207,9 +210,10 @@ pub struct ApplyReport {
     pub steps: Vec<StepTiming>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InstanceStatus {
     pub name: String,
+    #[schema(value_type = String)]
     pub runtime: RuntimeAddress,
     #[serde(flatten)]
     pub state: InstanceState,
@@ -239,7 +243,7 @@ pub struct InstanceStatus {
     pub learned: Option<LearnedStatus>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ServersState {
     /// Every declared backend is as it should be.
@@ -266,7 +270,7 @@ impl fmt::Display for ServersState {
 /// The most steps, causes and servers of one kind that a status lists.
 pub const LISTED_SERVERS: usize = 100;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServersStatus {
     #[serde(flatten)]
     pub state: ServersState,
@@ -293,7 +297,7 @@ pub struct ServersStatus {
 }
 
 /// A declared backend: which servers it should have, and what stands between its list and that.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackendStatus {
     pub name: String,
     /// Where its servers come from: `settings` (written out), `node map` (its masters), or
@@ -339,7 +343,7 @@ fn is_none(count: &usize) -> bool {
     *count == 0
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeavingServer {
     pub name: String,
     /// The earliest time it may go: `damping.max_removed` may keep it for longer. None where it
@@ -347,7 +351,7 @@ pub struct LeavingServer {
     pub due: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MapFileStatus {
     pub path: String,
     /// The revision that was last written or found right; none before.
@@ -365,14 +369,14 @@ pub struct MapFileStatus {
 pub const NAMED_NODES: usize = 100;
 
 /// Nodes that stay where they are although the sources say something else.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeptNodes {
     pub count: usize,
     /// The first [`NAMED_NODES`] of them, by name.
     pub nodes: Vec<KeptNode>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeptNode {
     pub node: String,
     /// The master that it stays with, before overrides.

@@ -3,9 +3,10 @@
 use haproxy_runtime::cert::FileKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A file of the settings' `[[tls_file]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TlsFileStatus {
     /// Its path, as HAProxy's configuration names it.
     pub path: String,
@@ -28,7 +29,7 @@ pub struct TlsFileStatus {
 }
 
 /// How an instance stands with a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TlsFileState {
     /// Nothing is in force yet.
@@ -42,7 +43,7 @@ pub enum TlsFileState {
 }
 
 /// A file, as an instance has it in its memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InstanceTlsFile {
     pub path: String,
     pub kind: FileKind,

@@ -19,6 +19,7 @@ pub const BACKENDS_AND_SERVERS: &str = "show stat -1 6 -1\n";
 
 /// The HAProxy process behind a socket, from `show info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProcessInfo {
     /// Its version as it names it: `2.6.12-1+deb12u1`.
     pub version: String,
@@ -110,6 +111,7 @@ pub fn backends_and_servers(reply: &[u8]) -> Result<BTreeSet<String>, ReplyError
 
 /// What comes to a backend or server right now, from `show stat`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Traffic {
     /// Sessions right now.
     pub sessions: u64,

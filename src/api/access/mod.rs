@@ -16,7 +16,7 @@ pub use file_token::{FileToken, Token};
 pub use tls::ServerTls;
 
 use super::types::ApiReport;
-use crate::settings::ApiClient;
+use crate::settings::{ApiClient, ExternalUrl};
 use crate::store::{TokenService, secret};
 use limits::Limits;
 use sessions::{Credential, Sessions};
@@ -51,6 +51,7 @@ pub struct Access {
     tokens: Option<TokenService>,
     clients: Vec<ApiClient>,
     tls: Option<Arc<ServerTls>>,
+    external: Option<ExternalUrl>,
     memory: Arc<AccessMemory>,
 }
 
@@ -62,11 +63,21 @@ impl Access {
         clients: Vec<ApiClient>,
         memory: Arc<AccessMemory>,
     ) -> Self {
-        Self { is_open_locally, file, tokens, clients, tls: None, memory }
+        Self { is_open_locally, file, tokens, clients, tls: None, external: None, memory }
     }
 
     pub fn with_tls(self, tls: Option<Arc<ServerTls>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// With the URL by which others reach the API.
+    pub fn reached_by(self, external: Option<ExternalUrl>) -> Self {
+        Self { external, ..self }
+    }
+
+    /// The URL by which others reach the API.
+    pub fn external(&self) -> Option<&ExternalUrl> {
+        self.external.as_ref()
     }
 
     /// Whether a program of this machine need not say who it is.

@@ -2,9 +2,10 @@
 
 use mapsmith_core::events::Event;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /v1/activity`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActivityReport {
     /// The page, in the order of their numbers.
     pub items: Vec<Event>,

@@ -6,11 +6,12 @@ use mapsmith_core::{
     BlockedNode, DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, Registration, RejectedRow,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{GoneNodeReport, HoldReport};
 
 /// `GET /v1/nodes/{node}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ExplainReport {
     /// The node, as the map has it.
     pub node: String,
@@ -61,7 +62,7 @@ pub struct ExplainReport {
 }
 
 /// The latest change of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExplainChange {
     /// The revision that brought it.
     pub revision: u64,
@@ -74,7 +75,7 @@ pub struct ExplainChange {
 }
 
 /// What a source says of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExplainSource {
     /// The source.
     pub name: String,
@@ -89,7 +90,7 @@ pub struct ExplainSource {
 }
 
 /// What an instance holds of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExplainInstance {
     /// The instance.
     pub name: String,

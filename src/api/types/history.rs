@@ -3,9 +3,10 @@
 use mapsmith_core::history::{RevisionRecord, Shift};
 use mapsmith_core::revision::{ChangeCounts, RouteChange};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /v1/revisions`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevisionsReport {
     /// The page, the newest first.
     pub items: Vec<RevisionReport>,
@@ -19,7 +20,7 @@ pub struct RevisionsReport {
 }
 
 /// A revision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevisionReport {
     #[serde(flatten)]
     pub record: RevisionRecord,
@@ -27,7 +28,7 @@ pub struct RevisionReport {
 }
 
 /// What there is of a revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevisionState {
     InForce,
@@ -38,7 +39,7 @@ pub enum RevisionState {
 }
 
 /// `GET /v1/revisions/{n}/diff`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiffReport {
     pub from: u64,
     pub to: u64,

@@ -4,11 +4,12 @@ use mapsmith_core::desired::hold::{Hold, Rejected};
 use mapsmith_core::history::Shift;
 use mapsmith_core::revision::ChangeCounts;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::ReloadReport;
 
 /// `POST /v1/revisions/{n}/rollback`: the body, which may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// Why, in at most 500 characters.
@@ -34,7 +35,7 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, 
 }
 
 /// What `POST /v1/revisions/{n}/rollback` came to, or would come to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RollbackReport {
     /// Always `rollback`.
     pub kind: String,
@@ -60,7 +61,7 @@ pub struct RollbackReport {
 }
 
 /// A master's part of the map before and after a change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MasterShare {
     pub master: String,
     /// Its nodes.
@@ -72,7 +73,7 @@ pub struct MasterShare {
 }
 
 /// `GET /v1/hold`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HoldsReport {
     /// None while the sources are followed.
     pub hold: Option<HoldReport>,
@@ -81,7 +82,7 @@ pub struct HoldsReport {
 }
 
 /// What a rollback leaves: nothing that the sources say is applied by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HoldReport {
     #[serde(flatten)]
     pub hold: Hold,
@@ -95,7 +96,7 @@ pub struct HoldReport {
 }
 
 /// `POST /v1/held/{id}/approve` and `POST /v1/held/{id}/reject`: the body, which may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictRequest {
     /// Why, in at most 500 characters.

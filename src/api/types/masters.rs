@@ -2,9 +2,10 @@
 
 use mapsmith_core::DrainedMaster;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /v1/masters/{master}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MasterReport {
     pub master: String,
     /// Since when it is drained, where its nodes go, why and by whom; none where it is not.
@@ -25,7 +26,7 @@ pub struct MasterReport {
 }
 
 /// A master in an instance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MasterInstance {
     pub name: String,
     /// Whether it holds the map in force.

@@ -1,9 +1,10 @@
 //! Nodes of the map in force, page by page.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /v1/nodes`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodesReport {
     /// The revision that this page is of; none before the first map.
     pub revision: Option<u64>,
@@ -16,7 +17,7 @@ pub struct NodesReport {
 }
 
 /// A node of the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeReport {
     pub node: String,
     /// The master, by HAProxy's name.

@@ -2,9 +2,10 @@
 
 use mapsmith_core::{BlockedNode, DrainedMaster, Pin, ServerOverride};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /v1/overrides`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OverridesReport {
     /// Grows with every change.
     pub number: u64,
@@ -21,7 +22,7 @@ pub struct OverridesReport {
 }
 
 /// `GET /v1/overrides/{node}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum NodeOverride {
     Pin(Pin),
@@ -34,7 +35,7 @@ pub enum NodeOverride {
 }
 
 /// Which override of a node is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverrideKind {
     Pin,
@@ -42,7 +43,7 @@ pub enum OverrideKind {
 }
 
 /// `PUT /v1/overrides/{node}`: the body, with a master or with `absent`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OverrideRequest {
     /// The master, by HAProxy's name: the node goes there.
@@ -60,7 +61,7 @@ pub struct OverrideRequest {
 }
 
 /// `PUT /v1/nodes/{node}/owner`: the body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OwnRequest {
     /// The master that the node belongs to, by HAProxy's name.
@@ -68,7 +69,7 @@ pub struct OwnRequest {
 }
 
 /// `POST /v1/masters/{master}/drain`: the body, which may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
     /// The master that gets all the nodes; without it they are spread over the others.

@@ -4,13 +4,17 @@ use jiff::Timestamp;
 use mapsmith_core::access::Role;
 use mapsmith_core::history::RevisionRecord;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::ReloadReport;
 
 /// An error answer (RFC 9457).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// The status in words.
+    /// The kind of problem: the path of a page that says what it means.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// The kind in words.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
@@ -35,6 +39,12 @@ pub struct Problem {
     /// What to `DELETE` first, where a rollback holds the sources back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
+    /// What the resource is now, where it is not as the request says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<serde_json::Value>,
+    /// The id of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// A reload or an override that did not end well, in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<ReloadReport>>,

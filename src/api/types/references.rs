@@ -2,10 +2,11 @@
 
 use mapsmith_core::desired::references::{Action, Dangling};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Entries whose master an instance does not have, or that is not ready there: by master, how many
 /// nodes have it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReferencesReport {
     /// Which they are.
     #[serde(flatten)]

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use mapsmith_core::RegistrationCounts;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::ReloadOutcome;
 
 /// `PUT /v1/nodes/{node}`: the body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterRequest {
     /// The master, by HAProxy's name.
@@ -21,7 +22,7 @@ pub struct RegisterRequest {
 }
 
 /// `POST /v1/nodes`: one of the nodes, in a JSON array or on a line of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterNode {
     pub node: String,
@@ -36,7 +37,7 @@ pub struct RegisterNode {
 }
 
 /// What came of a registration, or of many, or of its end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RegistrationReport {
     /// The node, as the map has it; none where there were many.
     #[serde(default, skip_serializing_if = "Option::is_none")]

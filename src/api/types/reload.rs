@@ -4,9 +4,10 @@ use mapsmith_core::HeldChange;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{ApplyReport, InstanceState, PollReport, ServersState, StepTiming};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How a reload, or a change of the overrides, ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadOutcome {
     /// The poll was asked for, or the override is stored; nobody waited.
@@ -28,7 +29,7 @@ pub enum ReloadOutcome {
 }
 
 /// `POST /v1/reload`, and every change of the overrides.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReloadReport {
     /// How it ended.
     pub outcome: ReloadOutcome,
@@ -52,7 +53,7 @@ pub struct ReloadReport {
 }
 
 /// A source in a [`ReloadReport`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReloadSource {
     /// Its name.
     pub name: String,
@@ -65,7 +66,7 @@ pub struct ReloadSource {
 }
 
 /// An instance in a [`ReloadReport`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReloadInstance {
     /// Its name.
     pub name: String,
@@ -82,7 +83,7 @@ pub struct ReloadInstance {
 }
 
 /// An instance's server lists in a [`ReloadReport`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReloadServers {
     /// Where they stand.
     #[serde(flatten)]

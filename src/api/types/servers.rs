@@ -2,18 +2,19 @@
 
 use mapsmith_core::overrides::{OrderedState, ServerOverride};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::ReloadOutcome;
 
 /// `GET /v1/backends`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackendsReport {
     /// The declared backends, in the order of the settings.
     pub items: Vec<BackendSummary>,
 }
 
 /// A declared backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackendSummary {
     pub backend: String,
     /// Where its list comes from.
@@ -25,7 +26,7 @@ pub struct BackendSummary {
 }
 
 /// `GET /v1/backends/{backend}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackendReport {
     pub backend: String,
     /// Where its list comes from.
@@ -37,7 +38,7 @@ pub struct BackendReport {
 }
 
 /// A server of a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerReport {
     pub server: String,
     /// Where it comes from: the backend's list, or `haproxy` where only a HAProxy has it. None
@@ -61,7 +62,7 @@ pub struct ServerReport {
 }
 
 /// A server in an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerInstance {
     pub instance: String,
     /// None where the instance does not have it, or can't be asked.
@@ -83,7 +84,7 @@ pub struct ServerInstance {
 
 /// `PUT /v1/backends/{backend}/servers/{server}`: the body. What it does not name stays as it is,
 /// and `null` takes it away.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerRequest {
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
@@ -112,7 +113,7 @@ fn named<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// What a change of a server came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerChangeReport {
     pub backend: String,
     /// By the name that the list has, or HAProxy where nobody lists it.

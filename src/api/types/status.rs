@@ -14,14 +14,18 @@ use mapsmith_core::status::{
 use mapsmith_core::tls_file::TlsFileStatus;
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{GoneReport, HoldReport, ReferencesReport};
 
 /// `GET /v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusReport {
     /// Mapsmith's version.
     pub version: String,
+    /// `site.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// What needs a person; none of a Mapsmith that does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention: Option<Attention>,
@@ -105,7 +109,7 @@ pub struct StatusReport {
 }
 
 /// The API's own files, where it has any.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiReport {
     /// Why `api.token_file` can't be read; the token of before stays good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,7 +119,7 @@ pub struct ApiReport {
 }
 
 /// The API's certificate.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiTlsReport {
     /// Until when it is good.
     pub not_after: Option<Timestamp>,
@@ -124,7 +128,7 @@ pub struct ApiTlsReport {
 }
 
 /// How many nodes a master has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MasterLoad {
     /// The master, by HAProxy's name.
     pub master: String,
@@ -133,7 +137,7 @@ pub struct MasterLoad {
 }
 
 /// Nodes whose registry names another master than their owner.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OwnershipReport {
     /// Of each owner that has such nodes, sorted by master.
     pub owners: Vec<OwnerLoad>,
@@ -142,7 +146,7 @@ pub struct OwnershipReport {
 }
 
 /// How many nodes of an owner are elsewhere, or on their way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OwnerLoad {
     pub owner: String,
     /// Nodes that others serve, because the owner is drained, pinned away from or down.

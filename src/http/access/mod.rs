@@ -78,7 +78,7 @@ pub(super) fn identify(
     peer: &Peer,
     changes: bool,
 ) -> Result<Identity, HttpError> {
-    let page = Page::of(&parts.uri, &parts.headers);
+    let page = Page::of(&parts.uri, &parts.headers, access.external());
     let authorization = parts.headers.get(header::AUTHORIZATION);
     let token = authorization.and_then(bearer);
     if let Some(identity) = token.and_then(|token| access.by_token(token)) {
@@ -101,7 +101,7 @@ pub(super) fn identify(
         return if page.is_foreign() { Err(HttpError::OtherSite) } else { Ok(identity) };
     }
     match access.is_open_locally() {
-        true => is_local(parts).map(|()| Identity::local()),
+        true => is_local(access, parts).map(|()| Identity::local()),
         // A session that is over is nobody's guess.
         false => Err(HttpError::Unauthorized { tried: false }),
     }
@@ -109,14 +109,14 @@ pub(super) fn identify(
 
 /// Where nobody has to say who they are (then the API listens on loopback only) every local program
 /// may ask, but no web page of another site in a local browser may.
-pub(super) fn is_local(parts: &Parts) -> Result<(), HttpError> {
-    let page = Page::of(&parts.uri, &parts.headers);
+pub(super) fn is_local(access: &Access, parts: &Parts) -> Result<(), HttpError> {
+    let page = Page::of(&parts.uri, &parts.headers, access.external());
     if page.names_us_locally() && !page.is_foreign() { Ok(()) } else { Err(HttpError::Forbidden) }
 }
 
 /// No web page of another site may ask.
-pub(super) fn is_of_no_other_site(parts: &Parts) -> Result<(), HttpError> {
-    let page = Page::of(&parts.uri, &parts.headers);
+pub(super) fn is_of_no_other_site(access: &Access, parts: &Parts) -> Result<(), HttpError> {
+    let page = Page::of(&parts.uri, &parts.headers, access.external());
     if page.is_foreign() { Err(HttpError::OtherSite) } else { Ok(()) }
 }
 

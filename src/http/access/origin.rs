@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
+use crate::settings::ExternalUrl;
+
 /// Which page a browser sends the request for: `same-origin`, `same-site`, `cross-site`, `none`
 /// (W3C, Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -18,17 +20,19 @@ pub(super) struct Page<'a> {
     headers: &'a HeaderMap,
     /// By which name we were asked. None where there is no saying.
     host: Option<Authority>,
+    /// By which URL a proxy has us.
+    external: Option<&'a ExternalUrl>,
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn of(uri: &Uri, headers: &'a HeaderMap) -> Self {
+    pub(super) fn of(uri: &Uri, headers: &'a HeaderMap, external: Option<&'a ExternalUrl>) -> Self {
         let named = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
         let host = match (named, uri.authority()) {
             (Some(host), _) => host.parse().ok(),
             // HTTP/2 has it there.
             (None, authority) => authority.cloned(),
         };
-        Self { headers, host }
+        Self { headers, host, external }
     }
 
     fn text(&self, name: HeaderName) -> Option<&'a str> {
@@ -49,7 +53,7 @@ impl<'a> Page<'a> {
     /// WebSocket), `Sec-Fetch-Site` and `Referer` (also where it only reads).
     pub(super) fn is_foreign(&self) -> bool {
         let Some(host) = &self.host else { return true };
-        let is_other = |name| self.text(name).is_some_and(|page| !is_of(page, host));
+        let is_other = |name| self.text(name).is_some_and(|page| !self.is_of(page, host));
         let site = self.text(SEC_FETCH_SITE);
         is_other(header::ORIGIN)
             || is_other(header::REFERER)
@@ -61,20 +65,23 @@ impl<'a> Page<'a> {
         let is_same_origin = self.text(SEC_FETCH_SITE) == Some("same-origin");
         !self.is_foreign() && (is_same_origin || self.text(header::ORIGIN).is_some())
     }
-}
 
-/// Whether a page's URL or origin has the host and port that the request was sent to.
-fn is_of(page: &str, host: &Authority) -> bool {
-    let Ok(page) = page.parse::<Uri>() else { return false };
-    let usual = match page.scheme_str() {
-        Some("http") => 80,
-        Some("https") => 443,
-        _ => return false,
-    };
-    page.authority().is_some_and(|page| {
-        let port = |authority: &Authority| authority.port_u16().unwrap_or(usual);
-        page.host().eq_ignore_ascii_case(host.host()) && port(page) == port(host)
-    })
+    /// Whether a page's URL or origin has the host and port that the request was sent to, or those
+    /// of the proxy that it came through, which may have sent it on by another name.
+    fn is_of(&self, page: &str, host: &Authority) -> bool {
+        let Ok(page) = page.parse::<Uri>() else { return false };
+        let usual = match page.scheme_str() {
+            Some("http") => 80,
+            Some("https") => 443,
+            _ => return false,
+        };
+        page.authority().is_some_and(|page| {
+            let port = |authority: &Authority| authority.port_u16().unwrap_or(usual);
+            let is_asked =
+                page.host().eq_ignore_ascii_case(host.host()) && port(page) == port(host);
+            is_asked || self.external.is_some_and(|url| url.is_origin(page.host(), port(page)))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +94,7 @@ mod tests {
 
     fn admitted(headers: &[(HeaderName, &str)]) -> bool {
         let (uri, headers) = (Uri::from_static("/"), map(headers));
-        let page = Page::of(&uri, &headers);
+        let page = Page::of(&uri, &headers, None);
         page.names_us_locally() && !page.is_foreign()
     }
 
@@ -158,7 +165,7 @@ mod tests {
         let headers = map(&[(header::ORIGIN, "https://localhost:7070")]);
         let of = |uri: &'static str| {
             let uri = Uri::from_static(uri);
-            let page = Page::of(&uri, &headers);
+            let page = Page::of(&uri, &headers, None);
             (page.names_us_locally(), page.is_foreign())
         };
         assert_eq!(of("https://localhost:7070/v1/status"), (true, false));
@@ -182,7 +189,22 @@ mod tests {
         ] {
             let headers = map(&[vec![host.clone()], more.clone()].concat());
             let uri = Uri::from_static("/");
-            assert_eq!(Page::of(&uri, &headers).is_ours(), expected, "{more:?}");
+            assert_eq!(Page::of(&uri, &headers, None).is_ours(), expected, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_came_through_our_proxy_is_ours() {
+        let url = ExternalUrl::parse("https://gateway1.example/mapsmith");
+        let is_ours = |origin: &str| {
+            let headers = map(&[(header::HOST, "127.0.0.1:7070"), (header::ORIGIN, origin)]);
+            Page::of(&Uri::from_static("/"), &headers, url.as_ref()).is_ours()
+        };
+        assert!(is_ours("https://gateway1.example") && is_ours("http://127.0.0.1:7070"));
+        for other in
+            ["http://gateway1.example", "https://gateway1.example:8443", "https://evil.example"]
+        {
+            assert!(!is_ours(other), "{other}");
         }
     }
 }

@@ -24,6 +24,12 @@ use crate::store::AuditTicket;
 type Who = Extension<Identity>;
 type Ticket = Extension<Arc<AuditTicket>>;
 
+/// Who asks, and what limits there are.
+#[utoipa::path(
+    get,
+    path = "/v1/about",
+    responses((status = 200, body = About))
+)]
 pub(in crate::http) async fn about(
     State(api): Shared,
     Extension(identity): Who,
@@ -32,6 +38,12 @@ pub(in crate::http) async fn about(
     Json(api.about(identity))
 }
 
+/// The tokens, without their secrets.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens",
+    responses((status = 200, body = TokensReport), (status = 409))
+)]
 pub(in crate::http) async fn tokens(
     State(api): Shared,
     _: Parameters<NoQuery>,
@@ -39,6 +51,22 @@ pub(in crate::http) async fn tokens(
     Ok(Json(TokensReport { items: api.tokens()? }))
 }
 
+/// Makes a token. Its text is in this answer alone.
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    params(ReasonQuery),
+    request_body = CreateTokenRequest,
+    responses(
+        (
+            status = 201,
+            body = NewTokenReport,
+            headers(("Location" = String, description = "the token's path")),
+        ),
+        (status = 409),
+        (status = 500),
+    )
+)]
 pub(in crate::http) async fn create_token(
     State(api): Shared,
     Extension(identity): Who,
@@ -51,9 +79,18 @@ pub(in crate::http) async fn create_token(
     let request: CreateTokenRequest = json(&body, help)?;
     let new = requests::token(request, identity.name, Timestamp::now())?;
     let made: NewTokenReport = api.create_token(new, ticket).await?;
-    Ok((StatusCode::CREATED, Json(made)).into_response())
+    let path = format!("/v1/tokens/{}", made.about.id);
+    let place = api.access.external().map_or(path.clone(), |url| url.of(&path));
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(made)).into_response())
 }
 
+/// Revokes a token.
+#[utoipa::path(
+    delete,
+    path = "/v1/tokens/{id}",
+    params(ReasonQuery),
+    responses((status = 200, body = TokenReport), (status = 404), (status = 409), (status = 500))
+)]
 pub(in crate::http) async fn revoke_token(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -63,6 +100,18 @@ pub(in crate::http) async fn revoke_token(
     Ok(Json(api.revoke_token(&id, ticket).await?))
 }
 
+/// Gives a token another secret; the one before is good for an hour.
+#[utoipa::path(
+    post,
+    path = "/v1/tokens/{id}/rotate",
+    params(ReasonQuery),
+    responses(
+        (status = 200, body = NewTokenReport),
+        (status = 404),
+        (status = 409),
+        (status = 500),
+    )
+)]
 pub(in crate::http) async fn rotate_token(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -72,6 +121,13 @@ pub(in crate::http) async fn rotate_token(
     Ok(Json(api.rotate_token(&id, ticket).await?))
 }
 
+/// Who changed what, the newest first; an admin sees all.
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    params(AuditQuery),
+    responses((status = 200, body = AuditPage), (status = 409), (status = 500))
+)]
 pub(in crate::http) async fn audit(
     State(api): Shared,
     Extension(identity): Who,
@@ -80,9 +136,23 @@ pub(in crate::http) async fn audit(
     Ok(Json(api.audit(&identity, query.filter()?).await?))
 }
 
-/// Begins a browser's session.
+/// Logs a browser in.
+#[utoipa::path(
+    post,
+    path = "/v1/session",
+    params(ReasonQuery),
+    request_body = LoginRequest,
+    responses(
+        (status = 204, description = "with a session's cookie"),
+        (status = 401),
+        (status = 403),
+        (status = 429),
+        (status = 500),
+    )
+)]
 pub(in crate::http) async fn log_in(
     State(api): Shared,
+    _: Parameters<ReasonQuery>,
     request: Request,
 ) -> Result<Response, HttpError> {
     let (parts, body) = request.into_parts();
@@ -107,7 +177,13 @@ pub(in crate::http) async fn log_in(
     Ok(response)
 }
 
-/// Ends it.
+/// Logs a browser out.
+#[utoipa::path(
+    delete,
+    path = "/v1/session",
+    params(ReasonQuery),
+    responses((status = 204))
+)]
 pub(in crate::http) async fn log_out(
     State(api): Shared,
     peer: Option<Extension<Peer>>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::certificate::CertificateStatus;
@@ -14,16 +14,17 @@ use serde::de::DeserializeOwned;
 
 use super::body::LARGEST;
 use super::error::{HttpError, status_of};
+use super::etag::{EntityTag, precondition};
 use super::request::{
     Author, ChangeQuery, Id, Master, NoQuery, Node, OrderQuery, OverrideEndQuery, Parameters,
     ReasonQuery, UndrainQuery,
 };
 use crate::api::types::{
     ApproveRequest, AttentionReport, DrainRequest, ExplainReport, LearnedReport, MasterReport,
-    NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest, ReloadReport,
-    StatusReport,
+    NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest, Readiness,
+    ReloadReport, StatusReport,
 };
-use crate::api::{Api, requests};
+use crate::api::{Api, Precondition, requests};
 use crate::store::AuditTicket;
 
 pub(in crate::http) mod access;
@@ -34,10 +35,20 @@ type Ticket = Extension<Arc<AuditTicket>>;
 
 /// A body as JSON; `help` says what to send.
 pub(in crate::http) fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
+    // What is written for structures takes lists too, by the order of the fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(HttpError::BadRequest(format!("send {help}: a JSON object")));
+    }
     serde_json::from_slice(body)
         .map_err(|error| HttpError::BadRequest(format!("send {help}: {error}")))
 }
 
+/// Everything at once.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, body = StatusReport))
+)]
 pub(in crate::http) async fn status(
     State(api): Shared,
     _: Parameters<NoQuery>,
@@ -45,6 +56,8 @@ pub(in crate::http) async fn status(
     Json(api.status())
 }
 
+/// What needs a person, worst first.
+#[utoipa::path(get, path = "/v1/attention", responses((status = 200, body = AttentionReport)))]
 pub(in crate::http) async fn attention(
     State(api): Shared,
     _: Parameters<NoQuery>,
@@ -52,6 +65,25 @@ pub(in crate::http) async fn attention(
     Json(api.attention())
 }
 
+/// Asks every source for everything now.
+#[utoipa::path(
+    post,
+    path = "/v1/reload",
+    params(ChangeQuery),
+    responses(
+        (status = 200, body = ReloadReport, description = "every instance is in sync"),
+        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (
+            status = 409,
+            description = "the guard holds the change, or another Mapsmith writes the map file",
+        ),
+        (status = 500),
+        (
+            status = 502,
+            description = "a source gave no good answer; the last good one stays in force",
+        ),
+    )
+)]
 pub(in crate::http) async fn reload(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -69,6 +101,12 @@ fn answer(report: ReloadReport) -> Result<Response, HttpError> {
     }
 }
 
+/// Why a node goes where it goes, and what each instance has of it right now.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{node}",
+    responses((status = 200, body = ExplainReport))
+)]
 pub(in crate::http) async fn explain(
     State(api): Shared,
     Node(node): Node,
@@ -77,6 +115,12 @@ pub(in crate::http) async fn explain(
     Json(api.explain(&node).await)
 }
 
+/// What each instance learned and the map does not have.
+#[utoipa::path(
+    get,
+    path = "/v1/learned",
+    responses((status = 200, body = [LearnedReport]))
+)]
 pub(in crate::http) async fn learned(
     State(api): Shared,
     _: Parameters<NoQuery>,
@@ -84,6 +128,12 @@ pub(in crate::http) async fn learned(
     Json(api.learned())
 }
 
+/// What the guard holds, the map's change first.
+#[utoipa::path(
+    get,
+    path = "/v1/held",
+    responses((status = 200, body = [HeldChange]))
+)]
 pub(in crate::http) async fn held(
     State(api): Shared,
     _: Parameters<NoQuery>,
@@ -91,6 +141,17 @@ pub(in crate::http) async fn held(
     Json(api.held())
 }
 
+/// Lets exactly that change through.
+#[utoipa::path(
+    post,
+    path = "/v1/held/approve",
+    params(ReasonQuery),
+    request_body = ApproveRequest,
+    responses(
+        (status = 200, body = HeldChange),
+        (status = 409, description = "it is not what is held"),
+    )
+)]
 pub(in crate::http) async fn approve(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -102,31 +163,75 @@ pub(in crate::http) async fn approve(
     Ok(Json(api.approve(&request.id, &ticket).await?))
 }
 
+/// The overrides in force.
+#[utoipa::path(
+    get,
+    path = "/v1/overrides",
+    responses(
+        (status = 200, body = OverridesReport, headers(("ETag" = String))),
+        (status = 304),
+        (status = 409),
+    )
+)]
 pub(in crate::http) async fn overrides(
     State(api): Shared,
+    headers: HeaderMap,
     _: Parameters<NoQuery>,
-) -> Result<Json<OverridesReport>, HttpError> {
+) -> Result<Response, HttpError> {
     let overrides = api.overrides()?;
-    Ok(Json(OverridesReport {
+    let report = || OverridesReport {
         number: overrides.number(),
         pins: overrides.pins().cloned().collect(),
         blocked: overrides.blocked().cloned().collect(),
         drained: overrides.drained().cloned().collect(),
         servers: overrides.servers().cloned().collect(),
-    }))
+    };
+    Ok(EntityTag::of_resource(&report())?.answer(&headers, || Json(report())))
 }
 
+/// A node's override.
+#[utoipa::path(
+    get,
+    path = "/v1/overrides/{node}",
+    responses(
+        (status = 200, body = NodeOverride, headers(("ETag" = String))),
+        (status = 304),
+        (status = 404),
+        (status = 409),
+    )
+)]
 pub(in crate::http) async fn node_override(
     State(api): Shared,
+    headers: HeaderMap,
     Node(node): Node,
     _: Parameters<NoQuery>,
-) -> Result<Json<NodeOverride>, HttpError> {
-    Ok(Json(api.node_override(&node)?))
+) -> Result<Response, HttpError> {
+    let found = api.node_override(&node)?;
+    Ok(EntityTag::of_resource(&found)?.answer(&headers, || Json(found)))
 }
 
+/// Pins a node, or keeps it out of the map.
+#[utoipa::path(
+    put,
+    path = "/v1/overrides/{node}",
+    params(
+        OrderQuery,
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none"),
+    ),
+    request_body = OverrideRequest,
+    responses(
+        (status = 200, body = ReloadReport, description = "every instance is in sync"),
+        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (status = 409, description = "the master is unknown, or there is no store"),
+        (status = 412),
+        (status = 500),
+    )
+)]
 pub(in crate::http) async fn set_override(
     State(api): Shared,
     Extension(ticket): Ticket,
+    headers: HeaderMap,
     Node(node): Node,
     Parameters(query): Parameters<OrderQuery>,
     Author(by): Author,
@@ -138,12 +243,31 @@ pub(in crate::http) async fn set_override(
     let mut request: OverrideRequest = json(&body, help)?;
     request.reason = ticket.reason().or(request.reason);
     let change = requests::node_override(node, request, by, Timestamp::now())?;
-    answer(api.change_override(change, query.force, wait, ticket).await?)
+    let condition = precondition(&headers);
+    answer(api.change_override(change, query.force, wait, ticket, condition).await?)
 }
 
+/// Ends a node's override.
+#[utoipa::path(
+    delete,
+    path = "/v1/overrides/{node}",
+    params(
+        OverrideEndQuery,
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
+    ),
+    responses(
+        (status = 200, body = ReloadReport, description = "every instance is in sync"),
+        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (status = 409, description = "there is no store"),
+        (status = 412),
+        (status = 500),
+        (status = 404),
+    )
+)]
 pub(in crate::http) async fn end_override(
     State(api): Shared,
     Extension(ticket): Ticket,
+    headers: HeaderMap,
     Node(node): Node,
     Parameters(query): Parameters<OverrideEndQuery>,
     Author(by): Author,
@@ -158,9 +282,16 @@ pub(in crate::http) async fn end_override(
         OverrideKind::Pin => OverrideChange::Unpin { node, now, note },
         OverrideKind::Absent => OverrideChange::Unblock { node, now, note },
     };
-    answer(api.change_override(change, false, wait, ticket).await?)
+    let condition = precondition(&headers);
+    answer(api.change_override(change, false, wait, ticket, condition).await?)
 }
 
+/// What goes to a master, and whether it can be stopped.
+#[utoipa::path(
+    get,
+    path = "/v1/masters/{master}",
+    responses((status = 200, body = MasterReport), (status = 404), (status = 503))
+)]
 pub(in crate::http) async fn master(
     State(api): Shared,
     Master(master): Master,
@@ -169,6 +300,22 @@ pub(in crate::http) async fn master(
     Ok(Json(api.master(&master).await?))
 }
 
+/// Drains a master: its nodes go to another one, or are spread.
+#[utoipa::path(
+    post,
+    path = "/v1/masters/{master}/drain",
+    params(OrderQuery),
+    request_body = Option<DrainRequest>,
+    responses(
+        (status = 200, body = ReloadReport, description = "every instance is in sync"),
+        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (
+            status = 409,
+            description = "a master is unknown, the drain would move nothing, or there is no store",
+        ),
+        (status = 500),
+    )
+)]
 pub(in crate::http) async fn drain(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -182,9 +329,22 @@ pub(in crate::http) async fn drain(
     let mut request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
     request.reason = ticket.reason().or(request.reason);
     let change = requests::drain(master, request, by, Timestamp::now())?;
-    answer(api.change_override(change, query.force, wait, ticket).await?)
+    answer(api.change_override(change, query.force, wait, ticket, Precondition::default()).await?)
 }
 
+/// Ends a drain.
+#[utoipa::path(
+    delete,
+    path = "/v1/masters/{master}/drain",
+    params(UndrainQuery),
+    responses(
+        (status = 200, body = ReloadReport, description = "every instance is in sync"),
+        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (status = 409, description = "there is no store"),
+        (status = 500),
+        (status = 404),
+    )
+)]
 pub(in crate::http) async fn undrain(
     State(api): Shared,
     Extension(ticket): Ticket,
@@ -195,9 +355,25 @@ pub(in crate::http) async fn undrain(
     let wait = requests::wait(query.wait.as_deref())?;
     let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
     let change = OverrideChange::Undrain { master, stay: query.stay, now, note };
-    answer(api.change_override(change, false, wait, ticket).await?)
+    answer(api.change_override(change, false, wait, ticket, Precondition::default()).await?)
 }
 
+/// Says whose a node is.
+#[utoipa::path(
+    put,
+    path = "/v1/nodes/{node}/owner",
+    params(OrderQuery),
+    request_body = OwnRequest,
+    responses(
+        (status = 200, body = ReloadReport, description = "every instance is in sync"),
+        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (
+            status = 409,
+            description = "the master or the node is unknown, or owners are not remembered",
+        ),
+        (status = 500),
+    )
+)]
 pub(in crate::http) async fn own(
     State(api): Shared,
     Node(node): Node,
@@ -209,6 +385,12 @@ pub(in crate::http) async fn own(
     answer(api.own(&node, requests::master(master)?, query.force, wait).await?)
 }
 
+/// The certificates whose content Mapsmith keeps.
+#[utoipa::path(
+    get,
+    path = "/v1/certificates",
+    responses((status = 200, body = [CertificateStatus]))
+)]
 pub(in crate::http) async fn certificates(
     State(api): Shared,
     _: Parameters<NoQuery>,
@@ -216,6 +398,18 @@ pub(in crate::http) async fn certificates(
     Json(api.certificates())
 }
 
+/// Has a certificate renewed now.
+#[utoipa::path(
+    post,
+    path = "/v1/certificates/{name}/renew",
+    params(ReasonQuery),
+    responses(
+        (status = 202, body = CertificateStatus),
+        (status = 404),
+        (status = 409),
+        (status = 503),
+    )
+)]
 pub(in crate::http) async fn renew(
     State(api): Shared,
     Id(name): Id,
@@ -224,11 +418,28 @@ pub(in crate::http) async fn renew(
     Ok((StatusCode::ACCEPTED, Json(api.renew(&name).await?)).into_response())
 }
 
+/// The metrics of Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses(
+        (status = 200, body = String, content_type = "text/plain; version=0.0.4; charset=utf-8"),
+    )
+)]
 pub(in crate::http) async fn metrics(State(api): Shared) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics())
         .into_response()
 }
 
+/// Whether the process lives and decides.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    responses(
+        (status = 200, body = String),
+        (status = 503, body = String, description = "it does not: why"),
+    )
+)]
 pub(in crate::http) async fn healthz(State(api): Shared) -> (StatusCode, String) {
     match api.stands_still() {
         None => (StatusCode::OK, "ok\n".to_owned()),
@@ -236,6 +447,15 @@ pub(in crate::http) async fn healthz(State(api): Shared) -> (StatusCode, String)
     }
 }
 
+/// Whether a map is in force, in at least one instance and in the map file.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    responses(
+        (status = 200, body = Readiness),
+        (status = 503, body = Readiness, description = "it is not ready"),
+    )
+)]
 pub(in crate::http) async fn readyz(State(api): Shared) -> Response {
     let readiness = api.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

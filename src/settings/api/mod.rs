@@ -9,9 +9,12 @@ use super::keys::section;
 use super::units::listen;
 
 mod client;
+mod external;
 mod tls;
 
 pub use client::ApiClient;
+pub use external::ExternalUrl;
+use external::external_url;
 pub use tls::{ApiTls, ClientAuth};
 
 section! {
@@ -25,6 +28,11 @@ section! {
         #[unset("127.0.0.1:7070")]
         #[serde(deserialize_with = "listen")]
         pub listen: SocketAddr,
+        /// Where the API is for those who reach it through a proxy, like
+        /// `https://gateway1.example.com/mapsmith`. Pages of that host count as pages of this API,
+        /// and URLs in answers begin with it.
+        #[serde(deserialize_with = "external_url")]
+        pub external_url: Option<ExternalUrl>,
         /// A file with a bearer token: who has it is an admin. Then every `/v1` request must carry
         /// this token or another one (`mapsmith token create`). The file is read again when it
         /// changes; while it can't be read, the token of before stays good.
@@ -42,7 +50,7 @@ section! {
 impl Default for Api {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 7070));
-        Self { listen, token_file: None, tls: None, clients: Vec::new() }
+        Self { listen, external_url: None, token_file: None, tls: None, clients: Vec::new() }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Grant, Role};
 
 /// How somebody was recognized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityKind {
     /// A program of this machine, where nothing asks for more.
@@ -38,7 +39,7 @@ impl IdentityKind {
 }
 
 /// Somebody who is known, and what they may do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Identity {
     pub kind: IdentityKind,
     /// For people.
@@ -48,6 +49,7 @@ pub struct Identity {
     pub id: Option<String>,
     pub role: Role,
     #[serde(default)]
+    #[schema(value_type = Vec<String>)]
     pub grants: Vec<Grant>,
     /// When it ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::access::Role;
 use crate::certificate::CertificateStatus;
@@ -31,7 +32,18 @@ const LONGEST_TEXT: usize = 500;
 
 /// How much an item matters.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -59,8 +71,11 @@ impl Severity {
 }
 
 /// What an item is about, the most urgent kinds first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AttentionKind)]
 pub enum Kind {
     HeldChange,
     ReadOnly,
@@ -108,7 +123,7 @@ impl fmt::Display for Kind {
 }
 
 /// What can be done about an item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Action {
     pub text: String,
     /// The request that does it.
@@ -138,7 +153,8 @@ impl Action {
 }
 
 /// Something that needs a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AttentionItem)]
 pub struct Item {
     pub severity: Severity,
     pub kind: Kind,
@@ -155,7 +171,7 @@ pub struct Item {
 }
 
 /// What needs a person.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attention {
     /// Of the first item; [`Severity::Fine`] where there is none.
     pub worst: Severity,
@@ -200,7 +216,7 @@ fn cut(text: &str) -> String {
 }
 
 /// How the command of `[notify]` stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NotifyStatus {
     /// How often in a row it has failed.
     pub failures: u32,

@@ -5,11 +5,12 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::render::verdict::Remark;
 
 /// The HAProxy whose configuration Mapsmith writes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HaproxyStatus {
     /// Whether Mapsmith runs the process too.
     pub managed: bool,
@@ -43,7 +44,7 @@ pub struct HaproxyStatus {
 }
 
 /// How the configuration stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ConfigState {
     /// Not looked at yet.
@@ -108,7 +109,7 @@ impl fmt::Display for ConfigState {
 }
 
 /// HAProxy's processes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProcessStatus {
     pub version: String,
     /// The master; none where only the Runtime API's socket is known.
@@ -119,7 +120,7 @@ pub struct ProcessStatus {
 }
 
 /// A worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStatus {
     pub pid: u32,
     pub age_seconds: u64,
@@ -135,7 +136,8 @@ pub struct WorkerStatus {
 }
 
 /// A reload, and what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = HaproxyReload)]
 pub struct ReloadReport {
     pub at: Timestamp,
     pub reason: String,
@@ -146,8 +148,9 @@ pub struct ReloadReport {
     pub said: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = HaproxyReloadOutcome)]
 pub enum ReloadOutcome {
     Loaded,
     Refused,
@@ -172,7 +175,7 @@ impl ReloadOutcome {
 }
 
 /// A candidate that HAProxy refused.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RefusedCandidate {
     pub at: Timestamp,
     /// The file, for a closer look.
@@ -181,7 +184,7 @@ pub struct RefusedCandidate {
 }
 
 /// Something that keeps its last good form, or is left out where it has none.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Quarantined {
     /// Like `backend app`.
     pub object: String,

@@ -9,12 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::server::ObservedServers;
 use crate::{EntryMap, EntryMapBuilder};
 
 /// What becomes of entries that point nowhere.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// They stay in the map: HAProxy's configuration says what happens to their requests.
@@ -137,7 +138,7 @@ impl<'a> FromIterator<(&'a str, bool)> for Targets {
 }
 
 /// The masters of a map that point nowhere in at least one instance, with how many nodes each has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Dangling {
     /// No backend or server has the name.
     pub unknown: BTreeMap<String, usize>,

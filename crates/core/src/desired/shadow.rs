@@ -5,6 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::plan::Diff;
 use crate::server::list::RejectedServer;
@@ -18,7 +19,7 @@ pub const EXAMPLES: usize = 10;
 const USUAL_WEIGHT: u16 = 1;
 
 /// How a shadow differs from what counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// It lacks a node or server that counts.
@@ -45,7 +46,7 @@ impl DifferenceKind {
 }
 
 /// One node or server that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
     pub kind: DifferenceKind,
     /// The node or server.
@@ -68,7 +69,7 @@ impl fmt::Display for Difference {
 }
 
 /// All that differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Differences {
     /// How much, by kind; 0 of each kind where both are the same.
     pub counts: BTreeMap<DifferenceKind, usize>,
@@ -177,7 +178,7 @@ impl fmt::Display for Differences {
 }
 
 /// A source that is polled and compared, and never applied.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ShadowStatus {
     #[serde(flatten)]
     pub source: SourceStatus,
@@ -189,7 +190,7 @@ pub struct ShadowStatus {
 }
 
 /// What a comparison came to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Compared {
     /// What is not known yet, if something is, for lack of which nothing was compared.
     pub waiting_for: Option<String>,

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::overrides::{BlockedNode, DrainedMaster, OverrideChange, Pin};
 use crate::revision::ChangeCounts;
@@ -18,7 +19,9 @@ mod observer;
 pub use observer::{Observed, Observer};
 
 /// What an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// The map has another revision.
@@ -103,7 +106,7 @@ impl FromStr for EventKind {
 }
 
 /// Something that has changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Happening {
     pub at: Timestamp,
     pub kind: EventKind,
@@ -200,7 +203,7 @@ impl Happening {
 }
 
 /// Something that has changed, with its number: each has a greater one than those before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     pub id: u64,
     #[serde(flatten)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Patch;
 use crate::EntryMap;
@@ -16,7 +17,7 @@ pub struct Difference<'a> {
 }
 
 /// How many nodes went from one master to another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Shift {
     /// None where the nodes are new.
     pub from: Option<String>,

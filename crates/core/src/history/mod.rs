@@ -10,6 +10,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Note;
 use crate::revision::ChangeCounts;
@@ -27,7 +28,7 @@ pub use fingerprint::Fingerprint;
 pub use patch::Patch;
 
 /// What led to a revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevisionKind {
     /// The sources said something else.
@@ -49,7 +50,7 @@ pub enum RevisionKind {
 }
 
 /// A revision, without its map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevisionRecord {
     pub number: u64,
     pub at: Timestamp,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use servers::{
     MOST_SERVERS, OrderedState, RELEASED_KEPT, Released, ServerEdit, ServerOrder, ServerOverride,
@@ -22,7 +23,7 @@ type Place = (String, String);
 pub const LONGEST_REASON: usize = 500;
 
 /// What is known of an order beside what it does.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Note {
     /// Why it was given; at most [`LONGEST_REASON`] characters, none of them a control character.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,7 +34,7 @@ pub struct Note {
 }
 
 /// A node that goes to one master whatever the sources say, known to them or not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pin {
     /// The node, as the map has it.
     pub node: String,
@@ -59,7 +60,7 @@ impl Pin {
 }
 
 /// A node that is in no map whatever the sources say, known to them or not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BlockedNode {
     /// The node, as the map has it.
     pub node: String,
@@ -77,7 +78,7 @@ impl BlockedNode {
 }
 
 /// A master whose nodes go to other masters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DrainedMaster {
     /// The master, by HAProxy's name.
     pub master: String,

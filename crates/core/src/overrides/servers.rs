@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Note;
 use crate::names::Invalid;
@@ -18,7 +19,7 @@ pub const RELEASED_KEPT: Duration = Duration::from_secs(60 * 60);
 pub const MOST_SERVERS: usize = 10_000;
 
 /// A state that an operator orders, in HAProxy's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderedState {
     /// In rotation, whoever took it out.
@@ -56,7 +57,7 @@ impl fmt::Display for OrderedState {
 }
 
 /// What is ordered of a server, as an instance has to know it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerOrder {
     /// None leaves the state to whoever else sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,7 +90,7 @@ impl fmt::Display for ServerOrder {
 }
 
 /// The override of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerOverride {
     pub backend: String,
     /// By the name that the list has, or HAProxy where nobody lists it.

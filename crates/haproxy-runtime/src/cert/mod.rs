@@ -36,6 +36,7 @@ pub const MIXES_COMMITS: HaproxyVersion = HaproxyVersion { major: 3, minor: 2 };
 /// What such a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum FileKind {
     /// Certificate revocation lists: what `crl-file` names.
     Crl,

@@ -34,8 +34,10 @@ pub fn is_valid_name(name: &str) -> bool {
 /// Where a server listens. Host names are resolved before they come here: HAProxy never resolves
 /// what is given at runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServerAddress {
     /// The address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ip: IpAddr,
     /// The port, 1 to 65535.
     pub port: u16,
@@ -52,6 +54,7 @@ impl fmt::Display for ServerAddress {
 
 /// A server as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Server {
     /// Its name, valid by [`is_valid_name`].
     pub name: String,
@@ -167,6 +170,7 @@ pub struct ObservedServer {
 /// A server's options as HAProxy's `server` line has them, checked: only what `add server` takes,
 /// each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServerOptions {
     /// `check`.
     pub check: bool,

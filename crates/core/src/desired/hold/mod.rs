@@ -10,6 +10,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Note;
 
@@ -23,7 +24,7 @@ pub struct HoldState {
 }
 
 /// What a rollback leaves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hold {
     /// The revision that was rolled back to.
     pub of: u64,
@@ -39,14 +40,14 @@ pub struct Hold {
 }
 
 /// How a hold ended. The sources are not followed all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HoldEnd {
     pub at: Timestamp,
     pub why: EndReason,
 }
 
 /// Why a hold ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     TimeOver,
@@ -57,7 +58,8 @@ pub enum EndReason {
 }
 
 /// An answer of the sources that an operator does not want.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RejectedAnswer)]
 pub struct Rejected {
     pub answer: String,
     pub at: Timestamp,

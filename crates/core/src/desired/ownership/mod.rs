@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::gone::GoneNodes;
 use super::references::Targets;
@@ -37,7 +38,7 @@ use phase::{Evidence, after, before};
 pub use phase::{Phase, Policy, Why};
 
 /// What is remembered of a node whose registry names another master than its owner.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OwnerRecord {
     /// The master that the node belongs to, by HAProxy's name.
     pub owner: String,
@@ -64,7 +65,7 @@ impl OwnerRecord {
 }
 
 /// A node whose owner is remembered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OwnedNode {
     #[serde(flatten)]
     pub record: OwnerRecord,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::OwnerRecord;
 use super::absence::Absence;
@@ -32,7 +33,7 @@ impl Default for Policy {
 }
 
 /// Where a node is whose owner the registry does not name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
     /// Its owner is absent: it goes to the master that the registry names, or that was ordered.

@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{MAX_WEIGHT, ServerAddress, ServerOptions, is_valid_name};
 use crate::names::Invalid;
@@ -67,7 +68,7 @@ pub struct ListedServer {
     pub options: Option<ServerOptions>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RejectedServer {
     pub place: String,
     /// The server that it names, where that name is valid: what is known of it stays in force.
