@@ -14,7 +14,7 @@ use super::overrides::{Order, flag, text as text_of_problem};
 use super::reload::exit_code;
 use super::remote::{Answer, Connection, NOTHING};
 use super::{OutputFormat, SUCCESS, length, print};
-use crate::api::types::{Problem, RegisterRequest, RegistrationReport, ReloadOutcome};
+use crate::api::types::{RegisterRequest, RegistrationReport, ReloadOutcome};
 
 /// The most bytes of a file: the API takes no more.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
@@ -129,11 +129,13 @@ fn nodes_of(file: &Path) -> anyhow::Result<Vec<Value>> {
 }
 
 fn tell(answer: Answer<RegistrationReport>, format: OutputFormat) -> anyhow::Result<u8> {
-    if let Answer::Problem(Problem { report: Some(report), .. }) = &answer {
-        print(format, &**report, text_of_problem)?;
-        return Ok(exit_code(report.outcome));
-    }
-    let report = answer.good()?;
+    let report = match answer.failure() {
+        Ok(report) => {
+            print(format, &report, text_of_problem)?;
+            return Ok(exit_code(report.outcome));
+        }
+        Err(answer) => answer.good()?,
+    };
     print(format, &report, text)?;
     Ok(report.outcome.map_or(SUCCESS, exit_code))
 }

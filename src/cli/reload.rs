@@ -9,7 +9,7 @@ use super::output::{Colour, paint, steps};
 use super::remote::{Answer, Connection, NOTHING};
 use super::status::held_text;
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
+use crate::api::types::{ReloadOutcome, ReloadReport};
 
 pub(super) async fn reload(
     connection: Connection,
@@ -34,10 +34,7 @@ pub(super) fn query_of(wait: Duration) -> String {
 
 /// The report of an answer, be it a good one or the problem's.
 pub(super) fn report_of(answer: Answer<ReloadReport>) -> anyhow::Result<ReloadReport> {
-    match answer {
-        Answer::Problem(Problem { report: Some(report), .. }) => Ok(*report),
-        answer => answer.good(),
-    }
+    answer.failure().or_else(Answer::good)
 }
 
 pub(super) fn exit_code(outcome: ReloadOutcome) -> u8 {

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::DEFAULT_CONFIG;
 use crate::api::Token;
 use crate::api::access::tls::names;
-use crate::api::types::Problem;
+use crate::api::types::{Problem, ReloadReport};
 use crate::settings::{Api, Settings};
 
 /// Where the running Mapsmith is.
@@ -61,10 +61,21 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// An answer: what was asked for, or the API's problem.
 pub(super) enum Answer<T> {
     Good(T),
-    Problem(Problem),
+    Problem(Box<Problem>),
 }
 
 impl<T> Answer<T> {
+    /// The report of what did not end well, where it is a problem with one; else the answer.
+    pub(super) fn failure(self) -> Result<ReloadReport, Self> {
+        match self {
+            Self::Problem(mut problem) => match problem.report.take() {
+                Some(report) => Ok(*report),
+                None => Err(Self::Problem(problem)),
+            },
+            good => Err(good),
+        }
+    }
+
     /// The answer, where a problem is a failure.
     pub(super) fn good(self) -> anyhow::Result<T> {
         match self {
@@ -219,7 +230,7 @@ impl Connection {
             })?));
         }
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Ok(Answer::Problem(problem)),
+            Ok(problem) => Ok(Answer::Problem(Box::new(problem))),
             Err(_) => bail!(
                 "{} answered {status}, which is not an answer of Mapsmith's{}",
                 self.url(),

@@ -14,8 +14,7 @@ use super::reload::{exit_code, query_of};
 use super::remote::{Answer, Connection, NOTHING};
 use super::{OutputFormat, SUCCESS, print};
 use crate::api::types::{
-    MasterShare, Problem, ReloadOutcome, RollbackReport, RollbackRequest, StatusReport,
-    VerdictRequest,
+    MasterShare, ReloadOutcome, RollbackReport, RollbackRequest, StatusReport, VerdictRequest,
 };
 
 #[derive(Subcommand)]
@@ -117,12 +116,13 @@ async fn roll_back(
     let path = ["v1", "revisions", &revision.to_string(), "rollback"];
     let if_match = Some(format!("\"{in_force:x}\""));
     let asked = connection.ask_if(Method::POST, &path, query, Some(&request), wait, if_match);
-    let report: RollbackReport = match asked.await? {
-        Answer::Problem(Problem { report: Some(report), .. }) => {
-            print(format, &*report, |report| paint(Colour::Red, &report.message))?;
+    let answer: Answer<RollbackReport> = asked.await?;
+    let report = match answer.failure() {
+        Ok(report) => {
+            print(format, &report, |report| paint(Colour::Red, &report.message))?;
             return Ok(exit_code(report.outcome));
         }
-        answer => answer.good()?,
+        Err(answer) => answer.good()?,
     };
     print(format, &report, text)?;
     Ok(report.report.map_or(SUCCESS, |report| exit_code(report.outcome)))

@@ -142,6 +142,7 @@ pub(super) async fn resume(
 #[utoipa::path(
     post,
     path = "/v1/held/{id}/approve",
+    operation_id = "approve_held",
     params(ReasonQuery),
     request_body = Option<VerdictRequest>,
     responses(
@@ -166,6 +167,7 @@ pub(super) async fn approve(
 #[utoipa::path(
     post,
     path = "/v1/held/{id}/reject",
+    operation_id = "reject_held",
     params(ReasonQuery),
     request_body = Option<VerdictRequest>,
     responses(

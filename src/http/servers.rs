@@ -54,6 +54,7 @@ pub(super) async fn backend(
 #[utoipa::path(
     put,
     path = "/v1/backends/{backend}/servers/{server}",
+    operation_id = "set_server",
     params(ServerQuery),
     request_body = ServerRequest,
     responses(
@@ -87,6 +88,7 @@ pub(super) async fn set(
 #[utoipa::path(
     delete,
     path = "/v1/backends/{backend}/servers/{server}",
+    operation_id = "reset_server",
     params(ServerQuery),
     responses(
         (status = 200, body = ServerChangeReport, description = "every instance has it so"),
