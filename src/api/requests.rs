@@ -87,6 +87,16 @@ pub fn topics(text: &str) -> Result<Topics, Invalid> {
         .collect()
 }
 
+/// The number of the last event that a client has.
+pub fn last_event(after: Option<u64>) -> Result<Option<u64>, Invalid> {
+    match after {
+        Some(number) if i64::try_from(number).is_err() => {
+            Err(Invalid(format!("after: {number} is not the number of an event")))
+        }
+        after => Ok(after),
+    }
+}
+
 /// How many rows a page has at most.
 pub fn limit(limit: Option<usize>) -> Result<usize, Invalid> {
     match limit.unwrap_or(PAGE) {

@@ -57,7 +57,7 @@ pub(super) async fn activity(
     Parameters(query): Parameters<ActivityQuery>,
 ) -> Result<Json<ActivityReport>, HttpError> {
     let (topics, limit) = (requests::topics(&query.topics)?, requests::limit(query.limit)?);
-    Ok(Json(api.activity(query.after, &topics, limit).await?))
+    Ok(Json(api.activity(requests::last_event(query.after)?, &topics, limit).await?))
 }
 
 /// Events as they happen, as server-sent events that resume where they ended.
@@ -73,7 +73,7 @@ pub(super) async fn activity(
     responses(
         (
             status = 200,
-            body = String,
+            body = inline(Object),
             content_type = "text/event-stream",
             description = "a stream that does not end by itself",
         ),
@@ -86,9 +86,10 @@ pub(super) async fn events(
     request: Request,
 ) -> Result<Response, HttpError> {
     let topics = requests::topics(&query.topics)?;
+    let given = requests::last_event(query.after)?;
     let (parts, _) = request.into_parts();
     let place = api.follow(&identity, parts.version < Version::HTTP_2)?;
-    let after = last_id(&parts.headers).or(query.after);
+    let after = last_id(&parts.headers).or(given);
     let follower = Follower::new(api, parts, after, topics, place);
     let body = stream::unfold(follower, |mut follower| async move {
         let text = follower.next().await?;

@@ -240,7 +240,7 @@ fn every_no_is_a_problem_in_json() {
     for (method, path) in [
         ("POST", "/v1/status"),
         ("GET", "/v1/reload"),
-        ("DELETE", "/v1/nodes/node1"),
+        ("POST", "/v1/nodes/node1"),
         ("GET", "/v1/nodes/node1/owner"),
         ("PUT", "/v1/held"),
         ("GET", "/v1/held/approve"),

@@ -124,6 +124,7 @@ impl fmt::Display for Kind {
 
 /// What can be done about an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AttentionAction)]
 pub struct Action {
     pub text: String,
     /// The request that does it.
