@@ -15,7 +15,7 @@ use utoipa::OpenApi;
 
 use super::etag::EntityTag;
 use super::handlers::{self, access};
-use super::request::Missing;
+use super::registrations::Missing;
 use super::routes::{Needs, ROUTES, Route};
 use super::{events, history, map, nodes, problems, registrations, rollback, servers};
 use crate::api::types::{OverrideKind, Problem};

@@ -9,11 +9,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use mapsmith_core::RegistrationChange;
 use mapsmith_core::access::{Grant, Identity, Role};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::body::Room;
 use super::error::{HttpError, status_of};
 use super::handlers::json;
-use super::request::{Author, Node, Parameters, RegisterQuery, UnregisterQuery};
+use super::request::{Author, Node, Parameters, QueryParameters, Reason};
 use crate::api::registrations::{RegistrationAnswer, RegistrationOrder};
 use crate::api::types::{RegisterNode, RegisterRequest, RegistrationReport, ReloadOutcome};
 use crate::api::{self, Api, requests};
@@ -22,6 +24,60 @@ use crate::store::AuditTicket;
 type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
 type Who = Extension<Identity>;
+
+/// What the registration of nodes may be given.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RegisterQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
+    pub(super) wait: Option<String>,
+    /// It is only told what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// Masters are taken that nobody knows.
+    #[serde(default)]
+    pub(super) force: bool,
+    /// Why: one line, for the audit and for whoever asks later.
+    #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
+    _reason: Reason,
+}
+
+impl QueryParameters for RegisterQuery {
+    const KNOWN: &str = "the parameters are wait, dry_run, force and reason";
+}
+
+/// What the end of a registration may be given.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UnregisterQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
+    pub(super) wait: Option<String>,
+    /// It is only told what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// That the node is not registered is no failure.
+    pub(super) missing: Option<Missing>,
+    /// Why: one line, for the audit and for whoever asks later.
+    #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
+    _reason: Reason,
+}
+
+/// What becomes of an order about something that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Missing {
+    Ok,
+}
+
+impl QueryParameters for UnregisterQuery {
+    const KNOWN: &str = "the parameters are wait, dry_run, missing (ok) and reason";
+}
 
 /// The masters whose nodes somebody may register; none where they may register any.
 fn granted(identity: &Identity) -> Option<Vec<String>> {

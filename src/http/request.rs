@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use super::error::HttpError;
 use crate::api::types::OverrideKind;
@@ -21,7 +21,7 @@ pub(super) trait QueryParameters: DeserializeOwned {
 /// Why somebody changes something: the guard takes it from the request for the audit.
 #[derive(Default, Deserialize)]
 #[serde(from = "IgnoredAny")]
-struct Reason;
+pub(super) struct Reason;
 
 impl From<IgnoredAny> for Reason {
     fn from(_: IgnoredAny) -> Self {
@@ -264,84 +264,6 @@ pub(super) struct OrderQuery {
 
 impl QueryParameters for OrderQuery {
     const KNOWN: &str = "the parameters are wait, force and reason";
-}
-
-/// What a change of a server may be given.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ServerQuery {
-    /// How long to wait until every instance is in sync, up to 10m.
-    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
-    pub(super) wait: Option<String>,
-    /// The last server that is ready may go, too.
-    #[serde(default)]
-    pub(super) force: bool,
-    /// It is only said what would be.
-    #[serde(default)]
-    pub(super) dry_run: bool,
-    /// Why: one line, for the audit and for whoever asks later.
-    #[serde(default, rename = "reason")]
-    #[param(value_type = Option<String>, max_length = 500)]
-    _reason: Reason,
-}
-
-impl QueryParameters for ServerQuery {
-    const KNOWN: &str = "the parameters are wait, force, dry_run and reason";
-}
-
-/// What the registration of nodes may be given.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct RegisterQuery {
-    /// How long to wait until every instance is in sync, up to 10m.
-    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
-    pub(super) wait: Option<String>,
-    /// It is only told what would be.
-    #[serde(default)]
-    pub(super) dry_run: bool,
-    /// Masters are taken that nobody knows.
-    #[serde(default)]
-    pub(super) force: bool,
-    /// Why: one line, for the audit and for whoever asks later.
-    #[serde(default, rename = "reason")]
-    #[param(value_type = Option<String>, max_length = 500)]
-    _reason: Reason,
-}
-
-impl QueryParameters for RegisterQuery {
-    const KNOWN: &str = "the parameters are wait, dry_run, force and reason";
-}
-
-/// What the end of a registration may be given.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct UnregisterQuery {
-    /// How long to wait until every instance is in sync, up to 10m.
-    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
-    pub(super) wait: Option<String>,
-    /// It is only told what would be.
-    #[serde(default)]
-    pub(super) dry_run: bool,
-    /// That the node is not registered is no failure.
-    pub(super) missing: Option<Missing>,
-    /// Why: one line, for the audit and for whoever asks later.
-    #[serde(default, rename = "reason")]
-    #[param(value_type = Option<String>, max_length = 500)]
-    _reason: Reason,
-}
-
-/// What becomes of an order about something that is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Missing {
-    Ok,
-}
-
-impl QueryParameters for UnregisterQuery {
-    const KNOWN: &str = "the parameters are wait, dry_run, missing (ok) and reason";
 }
 
 /// Which rows of the audit are asked for.

@@ -10,16 +10,44 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::Note;
 use mapsmith_core::overrides::ServerEdit;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::error::{HttpError, status_of};
 use super::handlers::json;
-use super::request::{Author, BackendName, NoQuery, Parameters, ServerName, ServerQuery};
+use super::request::{
+    Author, BackendName, NoQuery, Parameters, QueryParameters, Reason, ServerName,
+};
 use crate::api::types::{BackendReport, BackendsReport, ServerChangeReport, ServerRequest};
 use crate::api::{Api, ServerChange, requests};
 use crate::store::AuditTicket;
 
 type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
+
+/// What a change of a server may be given.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ServerQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
+    pub(super) wait: Option<String>,
+    /// The last server that is ready may go, too.
+    #[serde(default)]
+    pub(super) force: bool,
+    /// It is only said what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// Why: one line, for the audit and for whoever asks later.
+    #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
+    _reason: Reason,
+}
+
+impl QueryParameters for ServerQuery {
+    const KNOWN: &str = "the parameters are wait, force, dry_run and reason";
+}
 
 /// The declared backends.
 #[utoipa::path(
