@@ -50,6 +50,7 @@ impl Api {
                 token_file_error: api.token_file_error,
                 tls_error: tls.error,
                 tls_not_after: tls.not_after,
+                crl_until: tls.crl_until,
             },
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
             notify: self.notify.borrow().clone(),

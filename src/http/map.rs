@@ -6,11 +6,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use mapsmith_core::EntryMap;
 
+use super::access::{Peer, identify};
 use super::error::HttpError;
 use super::etag::EntityTag;
 use super::history;
@@ -42,7 +44,7 @@ use crate::api::{Api, requests};
 )]
 pub(super) async fn map(
     State(api): State<Arc<Api>>,
-    headers: HeaderMap,
+    parts: Parts,
     Parameters(query): Parameters<MapQuery>,
 ) -> Result<Response, HttpError> {
     if let Some(known) = query.since {
@@ -58,17 +60,23 @@ pub(super) async fn map(
             return Err(HttpError::BadRequest(help.to_owned()));
         }
         None => api.map_in_force()?,
-        Some(known) => match api.map_other_than(known, wait).await? {
-            Some(revision) => revision,
-            None => return Ok(StatusCode::NOT_MODIFIED.into_response()),
-        },
+        Some(known) => {
+            let other = api.map_other_than(known, wait).await?;
+            // Whoever has waited may have lost the right to see it.
+            identify(&api.access, &parts, &Peer::of(&parts), false)?;
+            match other {
+                Some(revision) => revision,
+                None => return Ok(StatusCode::NOT_MODIFIED.into_response()),
+            }
+        }
     };
+    let headers = &parts.headers;
     let report = api.map_report(&revision).await;
-    let mut response = match wants_text(&headers) {
+    let mut response = match wants_text(headers) {
         true => EntityTag::digest(&report.sha256)
-            .answer(&headers, || text(Arc::clone(&revision.entries))),
+            .answer(headers, || text(Arc::clone(&revision.entries))),
         false => {
-            EntityTag::numbered(revision.number).answer(&headers, || Json(&*report).into_response())
+            EntityTag::numbered(revision.number).answer(headers, || Json(&*report).into_response())
         }
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));

@@ -135,6 +135,25 @@ fn value_or_null(response: &Response) -> Value {
 }
 
 #[test]
+fn whoever_waits_for_another_map_does_not_see_it_once_its_token_is_revoked() {
+    let (_gateway, registry, mapsmith) = guarded();
+    let (id, token) = create(&mapsmith, FILE, json!({"name": "edge9", "role": "viewer"}));
+    let (mut connection, header) = (mapsmith.connect(), format!("Bearer {token}"));
+    let waits = std::thread::spawn(move || {
+        let headers = [("Authorization", header.as_str())];
+        connection.request("GET", "/v1/map?revision=1&wait=10m", &headers, "").expect("an answer")
+    });
+    mapsmith.wait_for("somebody waits", BOUND, |mapsmith| {
+        (metric(mapsmith, "mapsmith_api_waits") == Some(1.0)).then_some(())
+    });
+    assert_eq!(ask(&mapsmith, FILE, "DELETE", &format!("/v1/tokens/{id}"), "").status, 200);
+    registry.knows(&[("node1", "m1"), ("node2", "m1")]);
+    assert_eq!(ask(&mapsmith, FILE, "POST", "/v1/reload?wait=30s", "").status, 200);
+    let response = waits.join().expect("an answer");
+    assert_eq!(response.status, 401, "{}", response.body);
+}
+
+#[test]
 fn a_token_is_made_used_rotated_and_revoked_on_the_command_line() {
     let (_gateway, _registry, mut mapsmith) = guarded();
     let as_file = |mapsmith: &Mapsmith, arguments: &[&str]| {

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use reqwest::{Certificate, Client, Identity};
 use serde_json::Value;
 
 use crate::support::authority::Authority;
@@ -120,6 +121,28 @@ fn clients_are_known_by_their_certificates_until_these_are_revoked() {
     });
     assert!(!refused.contains("401"), "there is no connection at all: {refused}");
     assert_eq!(scene.as_client("ops2", &["status", "--token", "s3cret"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_certificate_that_is_revoked_counts_no_more_by_a_connection_that_is_open() {
+    let scene = scene(CLIENTS);
+    let read = |name: &str| fs::read(scene.file(name)).expect("a file of the scene");
+    let pair = [read("ops1.pem"), read("ops1.key")].concat();
+    let client = Client::builder()
+        .tls_certs_only(Certificate::from_pem_bundle(&read("ca.pem")).expect("a CA"))
+        .identity(Identity::from_pem(&pair).expect("a certificate and its key"))
+        .build()
+        .expect("a client");
+    let url = format!("https://localhost:{}/v1/about", scene.mapsmith.address().port());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let ask = || {
+        let answer = runtime.block_on(client.get(&url).send());
+        // Another connection would not come about.
+        answer.unwrap_or_else(|error| panic!("{error:?}\n{}", scene.mapsmith.log())).status()
+    };
+    assert_eq!(ask(), 200);
+    scene.authority.revoke("ops1");
+    scene.mapsmith.wait_for("it counts no more", BOUND, |_| (ask() == 401).then_some(()));
 }
 
 #[test]

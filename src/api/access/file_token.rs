@@ -1,6 +1,7 @@
 //! The token of `api.token_file`, and that file as it changes.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -10,6 +11,8 @@ use crate::store::secret;
 
 /// The most that is read of the file.
 const LARGEST: u64 = 64 * 1024;
+/// The fewest characters of a token that nobody guesses.
+const SHORTEST: usize = 16;
 
 /// A bearer token of a file. Never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,6 +32,23 @@ impl Token {
             "" => Err(named(&"the file is empty")),
             token => Ok(Self(token.to_owned())),
         }
+    }
+
+    /// What is unsafe about the token of a file, if anything.
+    pub fn weakness(&self, path: &Path) -> Option<String> {
+        let length = self.0.chars().count();
+        if length < SHORTEST {
+            return Some(format!(
+                "the token has {length} characters, which can be guessed: use {SHORTEST} random \
+                    ones or more (`openssl rand -base64 32`)"
+            ));
+        }
+        let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+        (mode & 0o007 != 0).then(|| {
+            format!(
+                "every user of this machine may use the file (mode {mode:03o}): `chmod o= FILE`"
+            )
+        })
     }
 
     /// The token itself, for one who has to send it.
@@ -64,6 +84,7 @@ impl fmt::Debug for State {
 
 impl FileToken {
     pub fn new(path: &Path, token: &Token) -> Self {
+        warn_of(token, path);
         let state = State { hash: secret::hash(token.reveal()), error: None };
         Self { path: path.to_owned(), state: RwLock::new(state) }
     }
@@ -77,6 +98,7 @@ impl FileToken {
                 let hash = secret::hash(token.reveal());
                 if hash != state.hash {
                     tracing::info!("api.token_file {}: another token", self.path.display());
+                    warn_of(&token, &self.path);
                 }
                 *state = State { hash, error: None };
             }
@@ -105,6 +127,12 @@ impl FileToken {
     }
 }
 
+fn warn_of(token: &Token, path: &Path) {
+    if let Some(weakness) = token.weakness(path) {
+        tracing::warn!("api.token_file {}: {weakness}", path.display());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +157,20 @@ mod tests {
             assert!(token.error().is_some_and(|error| error.contains(words)), "{token:?}");
         }
         assert!(!format!("{token:?} {:?}", Token("two".to_owned())).contains("two"));
+    }
+
+    #[test]
+    fn a_token_that_can_be_guessed_or_read_by_everybody_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let weakness = |text: &str, mode: u32| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            Token::read(&path).unwrap().weakness(&path).unwrap_or_default()
+        };
+        assert_eq!(weakness("0123456789abcdef\n", 0o640), "");
+        assert!(weakness("0123456789abcde", 0o600).contains("15 characters"));
+        let open = weakness("0123456789abcdef", 0o644);
+        assert!(open.contains("mode 644") && !open.contains("0123"), "{open}");
     }
 }

@@ -2,17 +2,19 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::api::types::ApiTlsReport;
 use crate::settings::{ApiTls, ClientAuth};
@@ -23,6 +25,8 @@ const LARGEST: u64 = 4 * 1024 * 1024;
 const PROTOCOLS: [&[u8]; 2] = [HTTP_2, b"http/1.1"];
 /// What a client has chosen then.
 pub const HTTP_2: &[u8] = b"h2";
+/// How often it is looked whether a certificate that was shown is in date still.
+const CHECKED_EVERY: Duration = Duration::from_secs(60);
 
 /// What the files held.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,10 +37,24 @@ struct Files {
     client_crl: Option<Vec<u8>>,
 }
 
+/// What is made of the files.
+struct Made {
+    config: Arc<ServerConfig>,
+    /// Whose certificates are taken, where any are.
+    verifier: Option<Verifier>,
+    /// Until when the API's certificate is good.
+    not_after: Option<Timestamp>,
+    /// When the next CRL should have come.
+    crl_until: Option<Timestamp>,
+}
+
+type Verifier = Arc<dyn ClientCertVerifier>;
+
 struct State {
     files: Files,
-    config: Arc<ServerConfig>,
-    not_after: Option<Timestamp>,
+    /// Greater than that of all before.
+    generation: u64,
+    made: Made,
     /// Why what the files hold now is not in force.
     error: Option<String>,
 }
@@ -60,14 +78,18 @@ impl ServerTls {
     /// Which file can't be used, and why.
     pub fn new(settings: &ApiTls) -> Result<Self, String> {
         let files = read(settings)?;
-        let (config, not_after) = config(settings, &files)?;
-        let state = State { files, config: Arc::new(config), not_after, error: None };
+        let made = made_of(settings, &files)?;
+        let state = State { files, generation: 0, made, error: None };
         Ok(Self { settings: settings.clone(), state: RwLock::new(state) })
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For the next connection.
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).config)
+        Arc::clone(&self.state().made.config)
     }
 
     /// How long a client may take for the handshake.
@@ -75,26 +97,25 @@ impl ServerTls {
         self.settings.handshake_timeout
     }
 
-    /// Reads the files again; blocks. Connections that are open stay as they are.
+    /// Reads the files again; blocks. Connections that are open keep the certificate of before, and
+    /// what a client has shown by them counts as the CA and the CRL of now say.
     pub fn read_again(&self) {
         let files = read(&self.settings);
-        let is_same = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            files.as_ref().is_ok_and(|files| *files == state.files)
-        };
+        let is_same = files.as_ref().is_ok_and(|files| *files == self.state().files);
         let made = match files {
             // What was in force is there again.
             Ok(_) if is_same => None,
-            Ok(files) => Some(config(&self.settings, &files).map(|made| (files, made))),
+            Ok(files) => Some(made_of(&self.settings, &files).map(|made| (files, made))),
             Err(error) => Some(Err(error)),
         };
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match made {
             None => state.error = None,
-            Some(Ok((files, (config, not_after)))) => {
-                let until = not_after.map(tracing::field::display);
+            Some(Ok((files, made))) => {
+                let until = made.not_after.map(tracing::field::display);
                 tracing::info!(until, "the API's certificate, key, CA or CRL was replaced");
-                *state = State { files, config: Arc::new(config), not_after, error: None };
+                let generation = state.generation + 1;
+                *state = State { files, generation, made, error: None };
             }
             Some(Err(error)) => {
                 if state.error.as_ref() != Some(&error) {
@@ -106,8 +127,9 @@ impl ServerTls {
     }
 
     pub(crate) fn report(&self) -> ApiTlsReport {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        ApiTlsReport { not_after: state.not_after, error: state.error.clone() }
+        let state = self.state();
+        let Made { not_after, crl_until, .. } = state.made;
+        ApiTlsReport { not_after, crl_until, error: state.error.clone() }
     }
 }
 
@@ -141,8 +163,8 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-/// What connections are made with, and until when its certificate is good.
-fn config(settings: &ApiTls, files: &Files) -> Result<(ServerConfig, Option<Timestamp>), String> {
+/// What connections are made with.
+fn made_of(settings: &ApiTls, files: &Files) -> Result<Made, String> {
     let of_cert = |why: String| named("cert", &settings.cert, why);
     let of_key = |why: String| named("key", &settings.key, why);
     let chain = certificates(&files.cert).map_err(of_cert)?;
@@ -155,25 +177,26 @@ fn config(settings: &ApiTls, files: &Files) -> Result<(ServerConfig, Option<Time
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| of_cert(error.to_string()))?;
-    let builder = match &files.client_ca {
-        Some(ca) if settings.client_auth != ClientAuth::Off => {
-            builder.with_client_cert_verifier(verifier(settings, ca, files.client_crl.as_deref())?)
-        }
-        _ => builder.with_no_client_auth(),
+    let ca = files.client_ca.as_ref().filter(|_| settings.client_auth != ClientAuth::Off);
+    let verifier = ca.map(|ca| verifier(settings, ca, files.client_crl.as_deref())).transpose()?;
+    let builder = match &verifier {
+        Some((verifier, _)) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
         of_cert(format!("it and key {} can't be used together: {error}", settings.key.display()))
     })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    Ok((config, not_after))
+    let (verifier, crl_until) = verifier.unzip();
+    Ok(Made { config: Arc::new(config), verifier, not_after, crl_until: crl_until.flatten() })
 }
 
-/// Whose certificates are taken.
+/// Whose certificates are taken, and when the next CRL should have come.
 fn verifier(
     settings: &ApiTls,
     ca: &[u8],
     crl: Option<&[u8]>,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
+) -> Result<(Verifier, Option<Timestamp>), String> {
     let path = |path: &Option<std::path::PathBuf>| path.clone().unwrap_or_default();
     let of_ca = |why: String| named("client_ca", &path(&settings.client_ca), why);
     let of_crl = |why: String| named("client_crl", &path(&settings.client_crl), why);
@@ -183,18 +206,87 @@ fn verifier(
     }
     let provider = Arc::new(default_provider());
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let mut until = None;
     if let Some(crl) = crl {
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(crl).collect();
         let lists = lists.map_err(|error| of_crl(error.to_string()))?;
         if lists.is_empty() {
             return Err(of_crl("it holds no CRL in PEM form".to_owned()));
         }
+        until = lists.iter().filter_map(|list| next_update(list)).min();
         builder = builder.with_crls(lists);
     }
     if settings.client_auth == ClientAuth::Request {
         builder = builder.allow_unauthenticated();
     }
-    builder.build().map_err(|error| of_crl(error.to_string()))
+    let verifier = builder.build().map_err(|error| of_crl(error.to_string()))?;
+    Ok((verifier, until))
+}
+
+fn next_update(list: &[u8]) -> Option<Timestamp> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    Timestamp::from_second(list.next_update()?.timestamp()).ok()
+}
+
+/// The certificate that a client has shown by a connection. It counts for as long as the CA and the
+/// CRL in force, and the clock, let it.
+pub struct ShownCertificate {
+    names: Vec<String>,
+    chain: Vec<CertificateDer<'static>>,
+    tls: Arc<ServerTls>,
+    last: Mutex<Checked>,
+}
+
+/// What was found of a certificate, and when.
+#[derive(Clone, Copy)]
+struct Checked {
+    generation: u64,
+    at: Instant,
+    is_good: bool,
+}
+
+impl ShownCertificate {
+    /// None where none was shown.
+    pub fn of(tls: &Arc<ServerTls>, connection: &ServerConnection) -> Option<Self> {
+        let chain: Vec<_> =
+            connection.peer_certificates()?.iter().map(|it| it.clone().into_owned()).collect();
+        let names = names(chain.first()?);
+        let shown = Self {
+            names,
+            chain,
+            tls: Arc::clone(tls),
+            last: Mutex::new(Checked { generation: 0, at: Instant::now(), is_good: false }),
+        };
+        // The CRL may have become another one during the handshake.
+        let checked = shown.check(&tls.state());
+        *shown.last.lock().unwrap_or_else(PoisonError::into_inner) = checked;
+        Some(shown)
+    }
+
+    /// The names that its client is known by now; none where it does not count any more.
+    pub fn names(&self) -> &[String] {
+        let state = self.tls.state();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.generation != state.generation || last.at.elapsed() > CHECKED_EVERY {
+            *last = self.check(&state);
+        }
+        if last.is_good { &self.names } else { &[] }
+    }
+
+    fn check(&self, state: &State) -> Checked {
+        let verify = |verifier: &Verifier| {
+            let (own, others) = self.chain.split_first()?;
+            verifier.verify_client_cert(own, others, UnixTime::now()).ok()
+        };
+        let is_good = state.made.verifier.as_ref().and_then(verify).is_some();
+        Checked { generation: state.generation, at: Instant::now(), is_good }
+    }
+}
+
+impl fmt::Debug for ShownCertificate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ShownCertificate").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 /// The names in a certificate that somebody can be known by.

@@ -123,6 +123,9 @@ pub struct ApiReport {
 pub struct ApiTlsReport {
     /// Until when it is good.
     pub not_after: Option<Timestamp>,
+    /// When the next CRL of clients should have come; what the last one revokes stays revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl_until: Option<Timestamp>,
     /// Why what its files hold now is not in force; what was before is.
     pub error: Option<String>,
 }

@@ -22,7 +22,10 @@ pub(super) fn check_api(settings: &Settings) -> impl Iterator<Item = Finding> {
 
 fn check_token(settings: &Settings) -> Option<Finding> {
     let path = settings.api.token_file.as_ref()?;
-    let read = Token::read(path).map(|_| "readable".to_owned());
+    let read = Token::read(path).map(|token| match token.weakness(path) {
+        Some(weakness) => format!("readable, but {weakness}"),
+        None => "readable".to_owned(),
+    });
     let read = read.map_err(|error| error.trim_start_matches("api.token_file ").to_owned());
     Some(finding("api.token_file", read))
 }

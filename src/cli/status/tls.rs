@@ -38,6 +38,10 @@ pub(super) fn api(api: &ApiReport, now: Timestamp) -> String {
         notes.extend(tls.error.iter().cloned());
         let expired = tls.not_after.filter(|at| *at <= now);
         notes.extend(expired.map(|at| format!("its certificate EXPIRED {at:.0} ({})", ago(at))));
+        let late = tls.crl_until.filter(|at| *at <= now);
+        notes.extend(late.map(|at| {
+            format!("its client_crl should have been replaced by {at:.0} ({})", ago(at))
+        }));
     }
     if notes.is_empty() {
         return String::new();

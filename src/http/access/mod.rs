@@ -12,14 +12,15 @@ mod origin;
 
 use super::error::HttpError;
 use crate::api::Access;
+use crate::api::access::tls::ShownCertificate;
 use origin::Page;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
-    /// The names in the certificate that it has shown.
-    pub names: Arc<[String]>,
+    /// The certificate that it has shown.
+    pub certificate: Option<Arc<ShownCertificate>>,
     pub over_tls: bool,
 }
 
@@ -28,7 +29,7 @@ impl Peer {
     pub(super) fn of(parts: &Parts) -> Self {
         let nobody = || Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-            names: Arc::default(),
+            certificate: None,
             over_tls: false,
         };
         parts.extensions.get().cloned().unwrap_or_else(nobody)
@@ -97,7 +98,8 @@ pub(super) fn identify(
         let is_allowed = if changes { page.is_ours() } else { !page.is_foreign() };
         return if is_allowed { Ok(identity) } else { Err(HttpError::OtherSite) };
     }
-    if let Some(identity) = access.by_certificate(&peer.names) {
+    let names = peer.certificate.as_ref().map_or(&[][..], |certificate| certificate.names());
+    if let Some(identity) = access.by_certificate(names) {
         return if page.is_foreign() { Err(HttpError::OtherSite) } else { Ok(identity) };
     }
     match access.is_open_locally() {

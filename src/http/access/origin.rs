@@ -26,7 +26,12 @@ pub(super) struct Page<'a> {
 
 impl<'a> Page<'a> {
     pub(super) fn of(uri: &Uri, headers: &'a HeaderMap, external: Option<&'a ExternalUrl>) -> Self {
-        let named = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let named = hosts.next().map(|host| match hosts.next() {
+            None => host.to_str().unwrap_or_default(),
+            // Nobody knows which of them others go by.
+            Some(_) => "",
+        });
         let host = match (named, uri.authority()) {
             (Some(host), _) => host.parse().ok(),
             // HTTP/2 has it there.
@@ -158,6 +163,9 @@ mod tests {
             );
         }
         assert!(!admitted(&[]), "no Host");
+        let mut hosts = map(&[host]);
+        hosts.append(header::HOST, "evil.example".parse().unwrap());
+        assert!(Page::of(&Uri::from_static("/"), &hosts, None).is_foreign(), "two of them");
     }
 
     #[test]

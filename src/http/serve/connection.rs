@@ -16,18 +16,17 @@ use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
-use super::LAST_REQUESTS;
 use super::active::{Active, Counted};
+use super::{LAST_REQUESTS, Place};
 use crate::http::access::Peer;
 use crate::telemetry::API_CONNECTIONS;
 
-/// How long a client may not take anything of its answer.
-const WRITE_BOUND: Duration = Duration::from_secs(30);
+/// How long a client may not take anything of its answers.
+pub(super) const WRITE_BOUND: Duration = Duration::from_secs(30);
 const HEAD_SIZE: usize = 16 * 1024;
 /// How long whoever has connected before the end may take to ask for something.
 const FIRST_REQUEST: Duration = Duration::from_millis(200);
@@ -52,6 +51,8 @@ pub(super) struct Way {
     /// How long a client may take until its request's head is there; also how long a connection
     /// may stay without a request.
     pub head: Duration,
+    /// How long a client may not take anything of its answers.
+    pub write: Duration,
     /// Whether it is closed after one answer.
     pub once: bool,
 }
@@ -79,7 +80,7 @@ pub(super) async fn serve<S>(
     is_http_2: bool,
     peer: Peer,
     way: Way,
-    slot: OwnedSemaphorePermit,
+    place: Place,
     shutdown: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -91,10 +92,12 @@ pub(super) async fn serve<S>(
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         asked.cancel();
         request.extensions_mut().insert(peer.clone());
-        let (answer, under_way) = (router.call(request), active.begin());
+        let (answer, mut under_way) = (router.call(request), active.begin());
         async move {
             let Ok(response) = answer.await;
-            let counted = |body: Body| Body::new(Counted { body, _under_way: under_way });
+            // hyper asks for none of it before the client takes something.
+            under_way.waits(false);
+            let counted = |body: Body| Body::new(Counted { body, under_way });
             Ok::<Response, Infallible>(response.map(counted))
         }
     });
@@ -114,9 +117,10 @@ pub(super) async fn serve<S>(
             tokio::select! {
                 () = is_ending => {}
                 () = active.idle(way.head) => {}
+                () = active.stuck(way.write) => {}
             }
         };
-        serve_until!(http.serve_connection(stream, service), idle, active.idle(LAST_REQUESTS))
+        serve_until!(http.serve_connection(stream, service), idle, active.last(LAST_REQUESTS))
     } else {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -130,7 +134,7 @@ pub(super) async fn serve<S>(
         tracing::debug!("a connection of the API ended: {error}");
     }
     gauge!(API_CONNECTIONS).decrement(1.0);
-    drop(slot);
+    drop(place);
 }
 
 #[cfg(test)]
@@ -144,12 +148,37 @@ mod tests {
 
     use super::*;
 
+    fn way(router: Router) -> Way {
+        let head = Duration::from_secs(10);
+        Way { router, head, write: Duration::from_millis(50), once: false }
+    }
+
+    #[tokio::test]
+    async fn a_client_of_http_2_that_takes_nothing_of_its_answer_loses_its_connection() {
+        let router = Router::new().route("/", get(async || "x".repeat(1_000_000)));
+        let (mut client, stream) = tokio::io::duplex(64 * 1024);
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        // SETTINGS_INITIAL_WINDOW_SIZE = 0 (RFC 9113, 6.5.2).
+        client.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]).await.unwrap();
+        // HEADERS of stream 1, all of it: GET http://x/ (RFC 7541, appendix A).
+        let headers = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41, 1, b'x'];
+        client.write_all(&headers).await.unwrap();
+        let slots = Arc::new(Semaphore::new(1));
+        let place = Place { _slot: Arc::clone(&slots).acquire_owned().await.unwrap(), _own: None };
+        let address = "192.0.2.1:1".parse().unwrap();
+        let peer = Peer { address, certificate: None, over_tls: true };
+        let served = serve(stream, true, peer, way(router), place, CancellationToken::new());
+        let ended = timeout(Duration::from_secs(30), served).await;
+        assert!(ended.is_ok(), "it would keep its place for ever");
+        assert_eq!(slots.available_permits(), 1);
+    }
+
     #[tokio::test]
     async fn a_request_that_is_on_its_way_at_the_end_is_answered() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(async || "here"));
-        let way = Way { router, head: Duration::from_secs(10), once: false };
+        let way = way(router);
         let slots = Arc::new(Semaphore::new(1));
         // Which of both is looked at first is a matter of chance.
         for round in 0..30 {
@@ -158,9 +187,10 @@ mod tests {
             let (stream, address) = listener.accept().await.unwrap();
             let shutdown = CancellationToken::new();
             shutdown.cancel();
-            let slot = Arc::clone(&slots).acquire_owned().await.unwrap();
-            let peer = Peer { address, names: Arc::default(), over_tls: false };
-            serve(timed(stream), false, peer, way.clone(), slot, shutdown).await;
+            let _slot = Arc::clone(&slots).acquire_owned().await.unwrap();
+            let place = Place { _slot, _own: None };
+            let peer = Peer { address, certificate: None, over_tls: false };
+            serve(timed(stream), false, peer, way.clone(), place, shutdown).await;
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
             assert!(answer.ends_with("here"), "round {round}: {answer:?}");

@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::connection::Timed;
 use crate::api::access::ServerTls;
-use crate::api::access::tls::{HTTP_2, names};
+use crate::api::access::tls::{HTTP_2, ShownCertificate};
 use crate::http::access::Peer;
 
 /// A connection by which requests may come.
@@ -49,9 +49,10 @@ impl Handshakes {
         }
         let acceptor = TlsAcceptor::from(tls.config());
         let work = timeout(tls.handshake_timeout(), acceptor.accept(stream));
+        let tls = Arc::clone(tls);
         self.begun.push_back(self.running.spawn(async move {
             match work.await {
-                Ok(Ok(stream)) => Some(shaken(stream, address)),
+                Ok(Ok(stream)) => Some(shaken(&tls, stream, address)),
                 Ok(Err(error)) => {
                     tracing::debug!(%address, "a TLS handshake with the API failed: {error}");
                     None
@@ -75,10 +76,9 @@ impl Handshakes {
     }
 }
 
-fn shaken(stream: TlsStream<Timed>, address: SocketAddr) -> Shaken {
+fn shaken(tls: &Arc<ServerTls>, stream: TlsStream<Timed>, address: SocketAddr) -> Shaken {
     let connection = stream.get_ref().1;
-    let own = connection.peer_certificates().and_then(|chain| chain.first());
-    let names = own.map(|certificate| names(certificate)).unwrap_or_default().into();
+    let certificate = ShownCertificate::of(tls, connection).map(Arc::new);
     let is_http_2 = connection.alpn_protocol() == Some(HTTP_2);
-    Shaken { stream, peer: Peer { address, names, over_tls: true }, is_http_2 }
+    Shaken { stream, peer: Peer { address, certificate, over_tls: true }, is_http_2 }
 }

@@ -12,12 +12,13 @@ use axum::Router;
 use metrics::{counter, gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 mod active;
+mod addresses;
 mod connection;
 mod handshakes;
 
@@ -25,7 +26,8 @@ use super::access::Peer;
 use crate::api::access::ServerTls;
 use crate::heartbeat;
 use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED, API_REFUSALS};
-use connection::Way;
+use addresses::{Addresses, Own};
+use connection::{WRITE_BOUND, Way};
 use handshakes::Handshakes;
 
 /// The most connections at once, however many descriptors there may be.
@@ -48,9 +50,16 @@ pub fn connections_within(descriptors: usize) -> usize {
     (descriptors / 4).clamp(1, MOST_CONNECTIONS)
 }
 
+/// The place of a connection, for as long as it is kept.
+struct Place {
+    _slot: OwnedSemaphorePermit,
+    _own: Option<Own>,
+}
+
 /// The connections that are served.
 struct Connections {
     slots: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
     spare_slots: Arc<Semaphore>,
     way: Way,
     spare: Way,
@@ -64,18 +73,22 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (way, slot) = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => (&self.way, slot),
-            Err(_) => {
+        let place = self.addresses.enter(peer.address.ip()).and_then(|own| {
+            let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+            Some(Place { _slot: slot, _own: Some(own) })
+        });
+        let (way, place) = match place {
+            Some(place) => (&self.way, place),
+            None => {
                 counter!(API_CONNECTIONS_REFUSED).increment(1);
                 match Arc::clone(&self.spare_slots).try_acquire_owned() {
-                    Ok(slot) => (&self.spare, slot),
+                    Ok(slot) => (&self.spare, Place { _slot: slot, _own: None }),
                     Err(_) => return,
                 }
             }
         };
         let (way, shutdown) = (way.clone(), self.shutdown.clone());
-        self.serving.spawn(connection::serve(stream, is_http_2, peer, way, slot, shutdown));
+        self.serving.spawn(connection::serve(stream, is_http_2, peer, way, place, shutdown));
     }
 }
 
@@ -99,9 +112,10 @@ pub async fn serve(
     let mut handshakes = Handshakes::new(tls, most.div_ceil(4));
     let mut connections = Connections {
         slots: Arc::new(Semaphore::new(most)),
+        addresses: Arc::new(Addresses::new(most)),
         spare_slots: Arc::new(Semaphore::new(most.div_ceil(8))),
-        way: Way { router, head: HEAD_BOUND, once: false },
-        spare: Way { router: spare, head: SPARE_HEAD_BOUND, once: true },
+        way: Way { router, head: HEAD_BOUND, write: WRITE_BOUND, once: false },
+        spare: Way { router: spare, head: SPARE_HEAD_BOUND, write: WRITE_BOUND, once: true },
         serving: JoinSet::new(),
         shutdown: shutdown.clone(),
     };
@@ -121,7 +135,7 @@ pub async fn serve(
             Ok((stream, address)) => {
                 failing = false;
                 if let Some(plain) = handshakes.begin(connection::timed(stream), address) {
-                    let peer = Peer { address, names: Arc::default(), over_tls: false };
+                    let peer = Peer { address, certificate: None, over_tls: false };
                     connections.begin(plain, false, peer);
                 }
             }

@@ -163,7 +163,11 @@ pub(super) fn records(connection: &Connection) -> Result<Vec<RevisionRecord>, St
     let mut rows = all.query([])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
-        records.push(record(row)?);
+        match record(row) {
+            Ok(record) => records.push(record),
+            // A row that was damaged, or that a later Mapsmith wrote: a gap, and no more than that.
+            Err(error) => tracing::warn!("a revision of the store can't be read: {error}"),
+        }
     }
     Ok(records)
 }
@@ -334,5 +338,19 @@ mod tests {
         assert_eq!(numbers(&store).await, [7], "the newest one is always there");
         history.keep_revision(revision(5, 1)).await.unwrap();
         assert_eq!(numbers(&store).await, [5], "what comes later never came into force");
+    }
+
+    #[tokio::test]
+    async fn a_row_that_can_not_be_read_hides_no_other_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let history = store.history(HistoryBounds { keep: 9, max_bytes: 10_000 });
+        for number in 1..=3 {
+            history.keep_revision(revision(number, 1)).await.unwrap();
+        }
+        let damage = "UPDATE revisions SET kind = 'of tomorrow' WHERE number = 2";
+        rusqlite::Connection::open(&path).unwrap().execute(damage, []).unwrap();
+        assert_eq!(numbers(&store).await, [3, 1]);
     }
 }

@@ -201,6 +201,13 @@ pub(super) fn of_mapsmith(status: &Status, now: Timestamp, items: &mut Vec<Item>
     if let Some(at) = api.tls_not_after {
         items.extend(expiry(Kind::Api, "api.tls", "the API's certificate", at, None, now));
     }
+    if let Some(at) = api.crl_until.filter(|at| *at <= now) {
+        let text = format!(
+            "api.tls.client_crl should have been replaced by {at:.0}: a client certificate that \
+                was revoked since is taken still"
+        );
+        items.push(Item::new(Severity::Look, Kind::Api, "api.tls.client_crl", text));
+    }
     let notify = &status.notify;
     if let Some(error) = notify.error.as_ref().filter(|_| notify.failures >= NOTIFY_FAILURES) {
         let text = format!("notify.command has failed {} times: {error}", notify.failures);

@@ -232,6 +232,8 @@ pub struct ApiFiles {
     pub token_file_error: Option<String>,
     pub tls_error: Option<String>,
     pub tls_not_after: Option<Timestamp>,
+    /// When the next CRL of clients should have come.
+    pub crl_until: Option<Timestamp>,
 }
 
 /// What is known of everything, as far as somebody may be needed for it.

@@ -69,6 +69,16 @@ fn sentence(status: &Status) -> String {
 }
 
 #[test]
+fn a_crl_of_clients_that_is_late_is_told_of() {
+    let with = |crl_until| {
+        let api = ApiFiles { crl_until: Some(crl_until), ..ApiFiles::default() };
+        kinds(&Status { api, ..Status::default() })
+    };
+    let expected = (Severity::Look, Kind::Api, "api.tls.client_crl".to_owned());
+    assert_eq!((with(ago(1)), with(ago(-60))), (vec![expected], vec![]));
+}
+
+#[test]
 fn nothing_needs_anybody_where_all_is_well() {
     let in_sync = instance("edge1", InstanceState::InSync { revision: 3 }, 100);
     let status = Status {
