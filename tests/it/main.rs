@@ -18,6 +18,7 @@ mod connections;
 mod consul;
 mod control;
 mod crash;
+mod documented;
 mod drift;
 mod etcd;
 mod examples;
