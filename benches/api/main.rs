@@ -1,11 +1,14 @@
-//! What the control API's answers cost: `scripts/bench api [ENTRIES...]`.
+//! What the control API's answers cost, and what a daemon makes of registrations and streams:
+//! `scripts/bench api [ENTRIES...]`.
 //!
 //! Every figure stands beside the plain way to the same answer, measured in the same run. No figure
 //! here is a test.
 
 #![allow(clippy::expect_used, reason = "a benchmark ends where something fails")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod running;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -21,7 +24,7 @@ const ROUNDS: usize = 9;
 /// What a page has unless the request says otherwise.
 const PAGE: usize = 100;
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     // `cargo bench` passes flags of its own harness.
     let sizes: Vec<usize> =
         std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
@@ -31,6 +34,7 @@ fn main() {
         measure_search(entries);
         measure_history(entries);
     }
+    running::measure()
 }
 
 /// What keeping a revision and going back over it takes, beside printing the map file's text.
