@@ -28,6 +28,7 @@ pub mod services;
 pub mod settings;
 pub mod shadow;
 pub mod source;
+pub mod stats;
 pub mod store;
 pub mod supervise;
 pub mod telemetry;

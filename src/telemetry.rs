@@ -73,7 +73,11 @@ metrics! {
     counter API_REFUSALS = "mapsmith_api_refusals_total",
         "Requests that the API refused because of who asked or how often";
     gauge API_WAITS = "mapsmith_api_waits", "Requests that wait for another map right now";
-    gauge API_STREAMS = "mapsmith_api_event_streams", "Streams of events that are open right now";
+    gauge API_STREAMS = "mapsmith_api_event_streams",
+        "Streams of events and of statistics that are open right now";
+    // By `instance`.
+    gauge STATS_SERIES = "mapsmith_stats_series",
+        "Series of backends and servers that are read for those who watch";
     // By `kind` (`added`, `moved`, `removed`).
     counter MAP_CHANGES = "mapsmith_map_changes_total", "Keys changed by revisions, by kind";
     gauge GUARD_HELD_ENTRIES = "mapsmith_guard_held_entries",

@@ -45,11 +45,11 @@ pub enum Error {
     /// So many may wait for another map at once.
     #[error("{0} requests wait for another map, and no more may; try again in a moment")]
     TooManyWaits(usize),
-    /// So many may follow the events at once.
-    #[error("{0} streams of events are open, and no more may be; try again in a moment")]
+    /// So many may follow the events or the statistics at once.
+    #[error("{0} streams are open, and no more may be; try again in a moment")]
     TooManyStreams(usize),
     /// So many may one and the same have open.
-    #[error("you have {0} streams of events open, and no more may be; close one of them")]
+    #[error("you have {0} streams open, and no more may be; close one of them")]
     TooManyOfOne(usize),
     /// Events that are asked for are forgotten, or of another store.
     #[error("{detail}; begin with `after=0`, or with GET /v1/status")]

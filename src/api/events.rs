@@ -90,7 +90,7 @@ impl Drop for Place {
 }
 
 impl Api {
-    /// Begins to follow the events.
+    /// Begins to follow the events, or the statistics.
     ///
     /// # Errors
     /// Too many do.

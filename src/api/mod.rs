@@ -22,6 +22,7 @@ use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::shadow::Shadows;
 use crate::source::PollRequests;
+use crate::stats::Stats;
 use crate::store::{OverrideService, RegistrationService, SqliteStore};
 use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
@@ -107,6 +108,7 @@ pub struct Api {
     pub(crate) notify: watch::Sender<NotifyStatus>,
     pub(crate) events: Arc<EventLog>,
     pub(crate) streams: Arc<Streams>,
+    pub(crate) stats: Arc<Stats>,
     /// Whoever waits is answered then.
     pub(crate) shutdown: CancellationToken,
 }

@@ -14,6 +14,7 @@ use mapsmith_core::events::UnknownKind;
 use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::{LONGEST_REASON, ServerEdit};
 use mapsmith_core::server::{MAX_NAME, MAX_WEIGHT, is_valid_name};
+use mapsmith_core::stats::{Selector, Subscription};
 use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
 
@@ -95,6 +96,13 @@ pub fn last_event(after: Option<u64>) -> Result<Option<u64>, Invalid> {
         }
         after => Ok(after),
     }
+}
+
+/// The series that are asked for.
+pub fn series(text: &str) -> Result<Vec<Selector>, Invalid> {
+    let names = text.split(',').filter(|name| !name.is_empty());
+    let subscription = Subscription::new(names, None, None);
+    subscription.map(|it| it.series).map_err(|error| Invalid(error.to_string()))
 }
 
 /// How many rows a page has at most.

@@ -179,6 +179,7 @@ impl Daemon {
             notify: watch::Sender::default(),
             events: event_log(store.clone(), carried).await?,
             streams: Arc::new(Streams::new(most_connections)),
+            stats: self.start_stats(),
             shutdown: self.shutdown.clone(),
         });
 

@@ -18,6 +18,7 @@ use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
 use crate::settings;
 use crate::source::{Feed, PollRequests, Registries, Round, SourceKind, TargetedLookups, poller};
+use crate::stats::Stats;
 use crate::store::{RegistrationService, SqliteStore};
 use crate::tls::challenges::Challenges;
 use crate::tls_file::InForce;
@@ -136,6 +137,15 @@ impl Daemon {
             poller::run(name, feed, round, &lookups, sender, use_of_it, stop).await;
         });
         state
+    }
+
+    /// Reads statistics for whoever watches them.
+    pub(super) fn start_stats(&mut self) -> Arc<Stats> {
+        let stats = Arc::new(Stats::new(&self.settings()));
+        for (name, work) in stats.pollers() {
+            self.start_until_shutdown(name, work);
+        }
+        stats
     }
 
     pub(super) fn start_instances(

@@ -90,7 +90,10 @@ async fn follow(
     let mut position = wanted.after;
     let mut was_there = false;
     loop {
-        match connection.follow(&["v1", "events"], &wanted.topics, position).await {
+        match connection
+            .follow(&["v1", "events"], [("topics", wanted.topics.as_str())], position)
+            .await
+        {
             Ok(stream) if stream.status().is_success() => {
                 was_there = true;
                 show(stream, &mut position, format).await?;
@@ -146,21 +149,21 @@ async fn show(
 
 /// One of a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Message {
+pub(super) struct Message {
     id: Option<u64>,
     event: String,
-    data: String,
+    pub(super) data: String,
 }
 
 /// Takes a stream apart.
 #[derive(Debug, Default)]
-struct Messages {
+pub(super) struct Messages {
     rest: Vec<u8>,
     current: Message,
 }
 
 impl Messages {
-    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<Vec<Message>> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> anyhow::Result<Vec<Message>> {
         self.rest.extend_from_slice(bytes);
         let mut whole = Vec::new();
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {

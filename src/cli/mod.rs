@@ -35,6 +35,7 @@ mod remote;
 mod render;
 mod rollback;
 mod server;
+mod stats;
 mod status;
 mod sync;
 mod token;
@@ -179,6 +180,14 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// Show what backends and servers do: sessions, queues, rates, answers; one reading, or what
+    /// comes
+    Stats {
+        #[command(flatten)]
+        wanted: stats::Wanted,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
     /// Poll every source now, and read every certificate and CRL
     Reload {
         /// Wait until every HAProxy is in sync, at most this long
@@ -258,6 +267,7 @@ impl Verb {
             | Self::History { connection, .. }
             | Self::Diff { connection, .. }
             | Self::Events { connection, .. }
+            | Self::Stats { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
             Self::Token(verb) => Some(verb.connection()),
@@ -351,6 +361,7 @@ async fn carry_out(
         }
         Verb::Diff { pair, connection } => history::diff(connection, pair, output).await,
         Verb::Events { wanted, connection } => events::events(connection, wanted, output).await,
+        Verb::Stats { wanted, connection } => stats::stats(connection, wanted, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
         Verb::Certificates { verb, connection } => {
             certificates::certificates(connection, verb, output).await

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use reqwest::header::IF_MATCH;
+use reqwest::header::{ACCEPT, IF_MATCH};
 use reqwest::{
     Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode,
 };
@@ -239,15 +239,16 @@ impl Connection {
         }
     }
 
-    /// A stream of events, after the one of this number.
-    pub(super) async fn follow(
+    /// A stream of server-sent events, after the one of this number.
+    pub(super) async fn follow<'q>(
         &self,
         segments: &[&str],
-        topics: &str,
+        query: impl IntoIterator<Item = (&'q str, &'q str)>,
         after: Option<u64>,
     ) -> anyhow::Result<Response> {
         let client = self.client(|client| client.connect_timeout(BOUND).read_timeout(SILENCE))?;
-        let mut request = client.get(self.url_of(segments, [("topics", topics)])?);
+        let mut request =
+            client.get(self.url_of(segments, query)?).header(ACCEPT, "text/event-stream");
         if let Some(after) = after {
             request = request.header("Last-Event-ID", after.to_string());
         }

@@ -30,15 +30,15 @@ use crate::events::EventsError;
 type Shared = State<Arc<Api>>;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(super) const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// How often something is sent, be it nothing: proxies end what is silent.
-const COMMENT: Duration = Duration::from_secs(15);
+pub(super) const COMMENT: Duration = Duration::from_secs(15);
 /// How often it is looked whether whoever follows still may.
-const MAY_FOLLOW: Duration = Duration::from_secs(1);
+pub(super) const MAY_FOLLOW: Duration = Duration::from_secs(1);
 /// How many events are sent at once.
 const BATCH: usize = 100;
 /// When to come back after the end, in milliseconds.
-const RETRY: std::ops::Range<u64> = 1000..5000;
+pub(super) const RETRY: std::ops::Range<u64> = 1000..5000;
 /// Greater than any number that is given.
 const NO_NUMBER: u64 = u64::MAX;
 
@@ -230,7 +230,7 @@ impl Follower {
 }
 
 /// One event of a stream. JSON has no line breaks in it.
-fn message(id: Option<u64>, kind: &str, data: &Value) -> String {
+pub(super) fn message(id: Option<u64>, kind: &str, data: &Value) -> String {
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("{id}event: {kind}\ndata: {data}\n\n")
 }

@@ -75,7 +75,9 @@ impl Guard {
             }
             Needs::Role(needed) | Needs::NodeGrant(needed) => needed,
         };
-        let identity = access::identify(access, parts, peer, changes)?;
+        // A page of any site may open a WebSocket, so this is as much as a change.
+        let from_a_page = changes || access::opens_a_socket(parts);
+        let identity = access::identify(access, parts, peer, from_a_page)?;
         match self.route.path == SESSION {
             true => access.admit_login(&identity),
             false => access.admit(&identity, changes),

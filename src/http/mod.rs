@@ -26,6 +26,7 @@ mod rollback;
 mod routes;
 mod serve;
 mod servers;
+mod stats;
 
 use error::HttpError;
 use guard::Guard;

@@ -17,7 +17,7 @@ use super::etag::EntityTag;
 use super::handlers::{self, access};
 use super::registrations::Missing;
 use super::routes::{Needs, ROUTES, Route};
-use super::{events, history, map, nodes, problems, registrations, rollback, servers};
+use super::{events, history, map, nodes, problems, registrations, rollback, servers, stats};
 use crate::api::types::{OverrideKind, Problem};
 
 /// Every handler.
@@ -74,6 +74,8 @@ use crate::api::types::{OverrideKind, Problem};
         servers::backends,
         servers::reset,
         servers::set,
+        stats::stats,
+        stats::stream,
     ),
     components(schemas(Missing, OverrideKind, Problem))
 )]

@@ -95,8 +95,8 @@ kinds! {
         "a source gave no good answer, and the last good one stays in force; `report` says which"
     BUSY "busy" SERVICE_UNAVAILABLE "Too many at once"
         "every connection is in use, four bodies of many nodes are being read, too many wait for \
-        another map or follow the events, or a task has something else to do; try again after \
-        `Retry-After`"
+        another map or follow events or statistics, or a task has something else to do; try again \
+        after `Retry-After`"
     NOT_READY "not-ready" SERVICE_UNAVAILABLE "No map yet"
         "there is no map in force yet; `/readyz` says what is missing"
 }

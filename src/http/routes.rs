@@ -8,7 +8,9 @@ use mapsmith_core::access::Role;
 
 use super::body::{LARGEST, LARGEST_BATCH};
 use super::handlers::{self, access};
-use super::{events, history, map, nodes, openapi, problems, registrations, rollback, servers};
+use super::{
+    events, history, map, nodes, openapi, problems, registrations, rollback, servers, stats,
+};
 use crate::api::Api;
 
 /// Where browsers log in and out.
@@ -132,6 +134,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(POST, "/v1/tokens/{id}/rotate", ADMIN, || post(access::rotate_token)),
     Route::new(GET, "/v1/events", VIEWER, || get(events::events)),
     Route::new(GET, "/v1/activity", VIEWER, || get(events::activity)),
+    Route::new(GET, "/v1/stats", VIEWER, || get(stats::stats)),
+    Route::new(GET, "/v1/stats/stream", VIEWER, || get(stats::stream)),
     Route::new(GET, "/v1/audit", VIEWER, || get(access::audit)),
     Route::new(GET, "/v1/problems/{kind}", Needs::Nothing, || get(problems::problem)),
     Route::new(GET, "/openapi.json", Needs::Nothing, || get(openapi::openapi)),

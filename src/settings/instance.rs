@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use haproxy_runtime::{
-    CertClient, MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, TableClient,
-    TableName,
+    CertClient, MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, StatsClient,
+    TableClient, TableName,
 };
 use serde::Deserialize;
 
@@ -62,6 +62,11 @@ impl Instance {
     /// A client of its servers.
     pub fn servers_client(&self) -> ServersClient {
         ServersClient::new(self.client(), self.max_payload)
+    }
+
+    /// A client of what it measures.
+    pub fn stats_client(&self) -> StatsClient {
+        StatsClient::new(self.client())
     }
 
     /// A client of its certificates and revocations.

@@ -24,6 +24,7 @@ pub mod revision;
 pub mod server;
 pub mod services;
 pub mod snapshot;
+pub mod stats;
 pub mod status;
 pub mod tls_file;
 

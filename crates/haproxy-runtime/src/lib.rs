@@ -18,6 +18,7 @@ pub mod map;
 pub mod master;
 pub mod process;
 pub mod server;
+pub mod stats;
 pub mod table;
 pub mod version;
 pub mod wire;
@@ -39,6 +40,8 @@ pub use server::client::ServersClient;
 pub use server::command::{
     BackendName, InvalidName, Refusal, ServerCommand, ServerPath, ServerState,
 };
+#[cfg(feature = "client")]
+pub use stats::client::StatsClient;
 #[cfg(feature = "client")]
 pub use table::client::TableClient;
 pub use table::{TableName, TableSize};

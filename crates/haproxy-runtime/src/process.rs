@@ -68,7 +68,18 @@ pub fn probe(answer: &[u8], map: &str) -> Result<Probe, ReplyError> {
         }
         error => error,
     })?;
-    let info = String::from_utf8_lossy(replies[0]);
+    let level = match replies[1].trim_ascii_end() {
+        b"admin" => Level::Admin,
+        b"operator" => Level::Operator,
+        _ => Level::User,
+    };
+    let process = info(replies[0])?;
+    Ok(Probe { process, level, map: map::counters(replies[2], map) })
+}
+
+/// Which process it is, in the reply to `show info`.
+pub(crate) fn info(reply: &[u8]) -> Result<ProcessInfo, ReplyError> {
+    let info = String::from_utf8_lossy(reply);
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let process = || {
@@ -78,13 +89,7 @@ pub fn probe(answer: &[u8], map: &str) -> Result<Probe, ReplyError> {
             uptime_seconds: field("Uptime_sec")?.parse().ok()?,
         })
     };
-    let level = match replies[1].trim_ascii_end() {
-        b"admin" => Level::Admin,
-        b"operator" => Level::Operator,
-        _ => Level::User,
-    };
-    let process = process().ok_or_else(|| ReplyError::from_text(replies[0]))?;
-    Ok(Probe { process, level, map: map::counters(replies[2], map) })
+    process().ok_or_else(|| ReplyError::from_text(reply))
 }
 
 /// Whether an answer begins as `show info` does on every version, as far as it goes, or is a line

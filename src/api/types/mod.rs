@@ -19,6 +19,7 @@ mod references;
 mod registrations;
 mod reload;
 mod servers;
+mod stats;
 mod status;
 
 pub use access::{
@@ -50,4 +51,5 @@ pub use servers::{
     BackendReport, BackendSummary, BackendsReport, ServerChangeReport, ServerInstance,
     ServerReport, ServerRequest,
 };
+pub use stats::StatsReport;
 pub use status::{ApiReport, ApiTlsReport, MasterLoad, OwnerLoad, OwnershipReport, StatusReport};

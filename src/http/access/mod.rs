@@ -69,6 +69,14 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
+/// Whether a WebSocket is to be opened: a browser lets any page do so, and sends what it knows of
+/// the user.
+pub(super) fn opens_a_socket(parts: &Parts) -> bool {
+    let upgrades = parts.headers.get_all(header::UPGRADE).iter();
+    let mut names = upgrades.filter_map(|it| it.to_str().ok()).flat_map(|it| it.split(','));
+    names.any(|name| name.trim().eq_ignore_ascii_case("websocket"))
+}
+
 /// Who asks.
 ///
 /// # Errors

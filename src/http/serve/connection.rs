@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,10 @@ pub(super) fn timed(stream: TcpStream) -> Timed {
     stream.as_mut().set_write_timeout_pinned(Some(WRITE_BOUND));
     stream
 }
+
+/// Holds a connection: there is no other use for its place while anybody has one of these.
+#[derive(Debug, Clone)]
+struct Held(#[expect(dead_code, reason = "it is there to be dropped")] mpsc::Sender<Infallible>);
 
 /// How a connection is served.
 #[derive(Clone)]
@@ -89,9 +94,13 @@ pub(super) async fn serve<S>(
     let (stream, once) = (TokioIo::new(stream), way.once);
     let (router, asked) = (TowerToHyperService::new(way.router), CancellationToken::new());
     let active = Active::default();
+    // Whoever has taken the connection over, as a WebSocket does, holds it for as long.
+    let (held, mut let_go) = mpsc::channel(1);
+    let held = Held(held);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         asked.cancel();
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(held.clone());
         let (answer, mut under_way) = (router.call(request), active.begin());
         async move {
             let Ok(response) = answer.await;
@@ -128,11 +137,14 @@ pub(super) async fn serve<S>(
             .max_buf_size(HEAD_SIZE)
             .keep_alive(!once);
         let never = std::future::pending::<()>();
-        serve_until!(http.serve_connection(stream, service), is_ending, never)
+        let serving = http.serve_connection(stream, service).with_upgrades();
+        serve_until!(serving, is_ending, never)
     };
     if let Err(error) = ended {
         tracing::debug!("a connection of the API ended: {error}");
     }
+    drop(held);
+    let_go.recv().await;
     gauge!(API_CONNECTIONS).decrement(1.0);
     drop(place);
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 29] = [
     "run",
     "check",
     "plan",
@@ -21,6 +21,7 @@ const VERBS: [&str; 28] = [
     "history",
     "diff",
     "events",
+    "stats",
     "reload",
     "pin",
     "unpin",

@@ -9,6 +9,7 @@ mod masters;
 mod nodes;
 mod rollback;
 mod servers;
+mod stats;
 
 use serde_json::Value;
 
