@@ -49,8 +49,8 @@ pub enum Error {
     #[error("{0} streams are open, and no more may be; try again in a moment")]
     TooManyStreams(usize),
     /// So many may one and the same have open.
-    #[error("you have {0} streams open, and no more may be; close one of them")]
-    TooManyOfOne(usize),
+    #[error("you have {most} {what}, and no more may be; end one of them")]
+    TooManyOfOne { most: usize, what: &'static str },
     /// Events that are asked for are forgotten, or of another store.
     #[error("{detail}; begin with `after=0`, or with GET /v1/status")]
     EventsGone { detail: String, oldest: u64 },

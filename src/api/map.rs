@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use mapsmith_core::access::Identity;
 use mapsmith_core::{EntryMap, Revision};
-use metrics::gauge;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::places::{Full, Places};
 use super::types::{MapReport, MasterLoad};
 use super::{Api, Error};
 use crate::engine::Decision;
 use crate::telemetry::API_WAITS;
 
-/// The most requests that wait for another map at once, however many connections there may be.
-const MOST_WAITS: usize = 500;
 /// What part of its time a wait may last longer: those that began together shall not end so.
 const JITTER: f64 = 1.0 / 16.0;
 /// How much of the map's text is made at once.
@@ -25,15 +24,14 @@ const CHUNK: usize = 64 * 1024;
 pub(crate) struct MapAnswers {
     /// What is told of the last map that somebody asked for: its SHA-256 is made once for all.
     report: Mutex<Option<Arc<MapReport>>>,
-    waits: Semaphore,
-    most_waits: usize,
+    waits: Arc<Places>,
 }
 
 impl MapAnswers {
     /// Of so many connections half are for those who don't wait.
     pub fn new(connections: usize) -> Self {
-        let most_waits = (connections / 2).clamp(1, MOST_WAITS);
-        Self { report: Mutex::default(), waits: Semaphore::new(most_waits), most_waits }
+        let waits = Arc::new(Places::new(API_WAITS, connections / 2));
+        Self { report: Mutex::default(), waits }
     }
 }
 
@@ -54,11 +52,12 @@ impl Api {
     /// knows, and a number that is not reached yet is of a Mapsmith that was restored.
     ///
     /// # Errors
-    /// [`Error::NoMap`], or [`Error::TooManyWaits`].
+    /// [`Error::NoMap`], or too many wait.
     pub async fn map_other_than(
         &self,
         known: u64,
         wait: Option<Duration>,
+        (who, over_http_1): (&Identity, bool),
     ) -> Result<Option<Arc<Revision>>, Error> {
         if !self.settings.keeps_map() {
             return Err(Error::NoMap);
@@ -69,10 +68,11 @@ impl Api {
         };
         let now = other(&self.decision.borrow());
         let (None, Some(wait)) = (&now, wait) else { return Ok(now) };
-        let answers = &self.map_answers;
-        let _permit =
-            answers.waits.try_acquire().map_err(|_| Error::TooManyWaits(answers.most_waits))?;
-        let _waiting = Waiting::new();
+        let place = self.map_answers.waits.enter(who, over_http_1);
+        let _place = place.map_err(|full| match full {
+            Full::All(most) => Error::TooManyWaits(most),
+            Full::One(most) => Error::TooManyOfOne { most, what: "requests waiting" },
+        })?;
         let mut decision = self.decision.clone();
         let change = decision.wait_for(|decision| other(decision).is_some());
         let wait = wait.mul_f64(1.0 + fastrand::f64() * JITTER);
@@ -101,22 +101,6 @@ impl Api {
         });
         *last = Some(Arc::clone(&report));
         report
-    }
-}
-
-/// Counts a request that waits.
-struct Waiting;
-
-impl Waiting {
-    fn new() -> Self {
-        gauge!(API_WAITS).increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        gauge!(API_WAITS).decrement(1.0);
     }
 }
 
@@ -166,11 +150,5 @@ mod tests {
         let lines: String = nodes.iter().map(|node| format!("{node} m1\n")).collect();
         assert_eq!(String::from_utf8(pieces.concat()).unwrap(), lines);
         assert_eq!(MapText::new(Arc::default()).next(), None);
-    }
-
-    #[test]
-    fn half_of_the_connections_are_for_those_who_do_not_wait() {
-        let most = [1, 64, 256, 4096].map(|connections| MapAnswers::new(connections).most_waits);
-        assert_eq!(most, [1, 32, 128, 500]);
     }
 }

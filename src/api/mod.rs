@@ -43,6 +43,7 @@ pub mod map;
 mod masters;
 mod nodes;
 mod owned;
+pub(crate) mod places;
 mod queries;
 pub mod registrations;
 pub mod requests;
@@ -57,7 +58,6 @@ pub use audit::Audit;
 pub use certificates::Certificates;
 pub use condition::Precondition;
 pub use error::Error;
-pub(crate) use events::Streams;
 pub(crate) use history::HistoryAccess;
 pub(crate) use map::MapAnswers;
 pub use servers::{ServerChange, ServerPlace};
@@ -107,7 +107,7 @@ pub struct Api {
     /// How the command stands that tells what needs a person.
     pub(crate) notify: watch::Sender<NotifyStatus>,
     pub(crate) events: Arc<EventLog>,
-    pub(crate) streams: Arc<Streams>,
+    pub(crate) streams: Arc<places::Places>,
     pub(crate) stats: Arc<Stats>,
     /// Whoever waits is answered then.
     pub(crate) shutdown: CancellationToken,

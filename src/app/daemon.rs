@@ -18,7 +18,8 @@ use super::ground::{Carried, Ground};
 use super::lists::{confirmed_lists, stored_lists, stored_with};
 use super::signals::{End, Signals};
 use super::tasks::{Fleet, Tasks};
-use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers, Streams};
+use crate::api::places::Places;
+use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers};
 use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
@@ -31,6 +32,7 @@ use crate::source::{PollRequests, Registries, Round, TargetedLookups, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{HistoryBounds, OverrideService, SqliteStore, keep_lists};
 use crate::supervise::{Supervisor, SupervisorReport};
+use crate::telemetry::API_STREAMS;
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
 /// wait.
@@ -178,7 +180,7 @@ impl Daemon {
             started_at: Timestamp::now(),
             notify: watch::Sender::default(),
             events: event_log(store.clone(), carried).await?,
-            streams: Arc::new(Streams::new(most_connections)),
+            streams: Arc::new(Places::new(API_STREAMS, most_connections / 4)),
             stats: self.start_stats(),
             shutdown: self.shutdown.clone(),
         });

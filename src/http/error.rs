@@ -111,9 +111,9 @@ impl HttpError {
         match self {
             Self::BadRequest(_) => Kind::INVALID,
             Self::Unauthorized { .. } => Kind::UNAUTHORIZED,
-            Self::TooManyFailed(_) | Self::TooMany(_) | Self::Api(api::Error::TooManyOfOne(_)) => {
-                Kind::RATE_LIMITED
-            }
+            Self::TooManyFailed(_)
+            | Self::TooMany(_)
+            | Self::Api(api::Error::TooManyOfOne { .. }) => Kind::RATE_LIMITED,
             Self::Forbidden
             | Self::OtherSite
             | Self::Role { .. }

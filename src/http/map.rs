@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use mapsmith_core::EntryMap;
+use mapsmith_core::access::Identity;
 
 use super::access::{Peer, identify};
 use super::error::HttpError;
@@ -45,6 +46,7 @@ use crate::api::{Api, requests};
 pub(super) async fn map(
     State(api): State<Arc<Api>>,
     parts: Parts,
+    Extension(identity): Extension<Identity>,
     Parameters(query): Parameters<MapQuery>,
 ) -> Result<Response, HttpError> {
     if let Some(known) = query.since {
@@ -61,7 +63,8 @@ pub(super) async fn map(
         }
         None => api.map_in_force()?,
         Some(known) => {
-            let other = api.map_other_than(known, wait).await?;
+            let who = (&identity, parts.version < Version::HTTP_2);
+            let other = api.map_other_than(known, wait, who).await?;
             // Whoever has waited may have lost the right to see it.
             identify(&api.access, &parts, &Peer::of(&parts), false)?;
             match other {

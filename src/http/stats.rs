@@ -25,7 +25,7 @@ use super::access::{Peer, identify, opens_a_socket};
 use super::error::HttpError;
 use super::events::{ACCEL_BUFFERING, COMMENT, MAY_FOLLOW, RETRY, message};
 use super::request::{Parameters, StatsQuery, StatsStreamQuery};
-use crate::api::events::Place;
+use crate::api::places::Place;
 use crate::api::types::StatsReport;
 use crate::api::{Api, requests};
 use crate::stats::Watching;

@@ -229,7 +229,7 @@ impl Watcher {
                 let is = |heard: &&Heard| {
                     wanted.is(&heard.series.backend, heard.series.server.as_deref())
                 };
-                rows.iter().any(|heard| is(&heard))
+                rows.iter().any(is)
             };
             let missing = view.wanted.iter().filter(|wanted| !is_there(wanted));
             sent.extend(frames::missing(&view.instance, missing.map(Selector::to_string)));
