@@ -57,6 +57,10 @@ metrics! {
     // 0 where there is none.
     gauge HOLD_END = "mapsmith_hold_end_timestamp_seconds",
         "When the hold of a rollback is over by itself, in seconds since 1970";
+    gauge ROLLOUT_OPEN = "mapsmith_rollout_open",
+        "1 while a rollout is on its way: a revision that some instances hold before others";
+    gauge ROLLOUT_STUCK = "mapsmith_rollout_needs_person",
+        "1 while a rollout waits for somebody to promote or abort it";
     gauge READ_ONLY = "mapsmith_read_only",
         "1 while another Mapsmith writes the map file, and this one changes nothing";
     // By `severity` (`act`, `look`).

@@ -1,7 +1,7 @@
 //! What needs a person, of all that the tasks say right now.
 
 use jiff::Timestamp;
-use mapsmith_core::attention::{self, ApiFiles, Attention};
+use mapsmith_core::attention::{self, ApiFiles, Attention, HoldStatus};
 
 use super::Api;
 use super::types::AttentionReport;
@@ -23,6 +23,7 @@ impl Api {
         let map = decision.map;
         let owners = map.owners.error.map(|error| ("the owners of nodes", error));
         let history = map.history.error.map(|error| ("the revision in force", error));
+        let hold_error = map.hold.error.map(|error| ("rollbacks and rollouts", error));
         let api = self.access.report().unwrap_or_default();
         let tls = api.tls.unwrap_or_default();
         attention::Status {
@@ -30,6 +31,8 @@ impl Api {
             waiting_for: map.waiting_for,
             read_only: map.read_only,
             held,
+            hold: map.hold.state.hold.map(|hold| HoldStatus { hold, waiting: map.hold.waiting }),
+            rollout: map.rollout.rollouts.first().cloned(),
             stuck: map.stuck,
             flapping: map.flapping,
             conflicts: map.conflicts,
@@ -39,7 +42,7 @@ impl Api {
                 map.rejected.named.first().map(|row| row.to_string()),
             ),
             map_file: map.file,
-            store_errors: owners.into_iter().chain(history).collect(),
+            store_errors: owners.into_iter().chain(history).chain(hold_error).collect(),
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             backends: decision.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),

@@ -9,9 +9,10 @@ use mapsmith_core::desired;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::overrides::DeadEnd;
 use mapsmith_core::desired::ownership::with_owners;
+use mapsmith_core::desired::rollout::Terms;
 use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::{
-    BlockedNode, HeldChange, OverrideChange, Overrides, Pin, ServerOverride, SourceState,
+    BlockedNode, HeldChange, Note, OverrideChange, Overrides, Pin, ServerOverride, SourceState,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,9 +20,9 @@ use tokio::time::Instant;
 use super::convergence::Asked;
 use super::owned::why_elsewhere;
 use super::queries::override_of;
-use super::types::{ReloadOutcome, ReloadReport};
+use super::types::{ApproveReport, ReloadOutcome, ReloadReport};
 use super::{Api, Error, Precondition, views};
-use crate::engine::{Approval, Decision, Order, OwnError, OwnOrder};
+use crate::engine::{Approval, Decision, HoldOrderError, Order, OwnError, OwnOrder};
 use crate::source::PollRequests;
 use crate::store::AuditTicket;
 
@@ -66,14 +67,29 @@ impl Api {
         Asked { start: Instant::now(), before, request, generation: None }
     }
 
-    /// Lets exactly this held change through.
+    /// Lets exactly this held change through; with a canary a change of the map goes to some
+    /// instances first.
     ///
     /// # Errors
-    /// [`Error::NotApproved`], with why.
-    pub async fn approve(&self, id: &str, ticket: &AuditTicket) -> Result<HeldChange, Error> {
+    /// [`Error::NotApproved`], with why; or no canary can begin.
+    pub async fn approve(
+        &self,
+        id: &str,
+        note: Note,
+        canary: Option<Terms>,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<ApproveReport, Error> {
+        ticket.explain(note.reason.clone());
         let (answer, result) = oneshot::channel();
         let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
-        let approval = Approval { id: id.to_owned(), answer };
+        let is_canary = canary.is_some();
+        let is_other = self.held().iter().any(|held| held.id == id && held.of != HeldChange::MAP);
+        if is_canary && is_other {
+            let text = "only a change of the map can go to a canary first: approve it without one";
+            return Err(Error::NotApproved(text.to_owned()));
+        }
+        let canary = canary.map(|terms| (terms, Arc::clone(&ticket)));
+        let approval = Approval { id: id.to_owned(), note, canary, answer };
         let held = self.held_services();
         match &self.services {
             Some(services) if held.as_ref().is_some_and(|held| held.id == id) => {
@@ -81,20 +97,22 @@ impl Api {
             }
             _ => self.orders.send(Order::Approve(approval)).await.map_err(|_| gone())?,
         }
-        let approved = result.await.map_err(|_| gone())?.map_err(|error| match held {
-            Some(held) if error == ApprovalError::NothingHeld => {
-                ApprovalError::Another { asked: id.to_owned(), held: held.id }
+        let approved = match (result.await.map_err(|_| gone())?, held) {
+            (Ok(approved), _) => approved,
+            (Err(HoldOrderError::NotHeld(ApprovalError::NothingHeld)), Some(held)) => {
+                let another = ApprovalError::Another { asked: id.to_owned(), held: held.id };
+                return Err(Error::NotApproved(another.to_string()));
             }
-            _ => error,
-        });
-        let approved = approved.map_err(|error| match error {
-            ApprovalError::OnHold(error) => Error::Hold(error),
-            error => Error::NotApproved(error.to_string()),
-        })?;
-        let text = format!("the held change of {} was let through", approved.of);
+            (Err(error), _) => return Err(self.refusal(error).await),
+        };
+        let rollout = self.open_rollout().filter(|_| is_canary);
+        let text = match &rollout {
+            None => format!("the held change of {} was let through", approved.of),
+            Some(rollout) => rollout.text.clone(),
+        };
         let happening = Happening::new(Timestamp::now(), EventKind::Approved, &approved.of, text);
-        self.happened(happening.in_state(id), ticket).await;
-        Ok(approved)
+        self.happened(happening.in_state(id), &ticket).await;
+        Ok(ApproveReport { held: approved, rollout })
     }
 
     /// Stores a change of the overrides and puts it in force; with `wait` answers when every

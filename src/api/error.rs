@@ -1,6 +1,7 @@
 //! Why the API does not do what it is asked for.
 
 use mapsmith_core::desired::hold::HoldError;
+use mapsmith_core::desired::rollout::{ChoiceError, RolloutError};
 use mapsmith_core::history::RevisionRecord;
 use thiserror::Error as ThisError;
 
@@ -108,6 +109,14 @@ pub enum Error {
     /// A rollback holds the sources back, or none does.
     #[error(transparent)]
     Hold(HoldError),
+    /// A canary is on its way, or a rollout is over.
+    #[error(transparent)]
+    Rollout(RolloutError),
+    #[error("there is no rollout {0}; `GET /v1/rollouts` has the latest")]
+    NoRollout(String),
+    /// No instances can be chosen for a canary.
+    #[error(transparent)]
+    Canary(ChoiceError),
     /// Another Mapsmith decides.
     #[error("{0}")]
     ReadOnly(String),

@@ -10,9 +10,9 @@ use mapsmith_core::status::KeptNode;
 use tokio::time::timeout;
 
 use super::rollback::hold_report;
-use super::types::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
+use super::types::{ExplainCanary, ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 use super::{Api, views};
-use crate::engine::map::MapDecision;
+use crate::engine::map::{MapDecision, RolloutDecision};
 
 /// How long `explain` waits for one instance: a person is watching.
 const EXPLAIN_BOUND: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ impl Api {
             blocked,
             drained,
             sources,
-            instances: self.look_up_everywhere(&node).await,
+            instances: self.look_up_everywhere(&node, &decision.rollout).await,
             held: decision.held,
             hold: hold_report(decision.hold),
             node,
@@ -93,7 +93,11 @@ impl Api {
     }
 
     /// What every instance holds of the node in memory right now; nothing where there is no map.
-    async fn look_up_everywhere(&self, node: &str) -> Vec<ExplainInstance> {
+    async fn look_up_everywhere(
+        &self,
+        node: &str,
+        rollout: &RolloutDecision,
+    ) -> Vec<ExplainInstance> {
         if !self.settings.keeps_map() {
             return Vec::new();
         }
@@ -108,7 +112,8 @@ impl Api {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some(format!("no answer within {EXPLAIN_BOUND:?}")),
             };
-            ExplainInstance { name: instance.name.clone(), master, error, learned }
+            let (name, canary) = (instance.name.clone(), canary_of(rollout, &instance.name, node));
+            ExplainInstance { name, master, error, learned, canary }
         });
         join_all(lookups).await
     }
@@ -124,6 +129,15 @@ impl Api {
         };
         Some(format!("{master}: {why}; such entries are {action} ([references])"))
     }
+}
+
+/// What an instance should hold of a node in place of the map in force, where it is one of a
+/// canary's.
+fn canary_of(rollout: &RolloutDecision, instance: &str, node: &str) -> Option<ExplainCanary> {
+    let (map, open) = (rollout.canary.as_ref()?, rollout.open()?);
+    open.instances.iter().find(|name| *name == instance)?;
+    let master = map.entries.get(node).map(str::to_owned);
+    Some(ExplainCanary { rollout: open.id.clone(), master })
 }
 
 /// What each source says of the node; `origin` is the one whose answer counts.

@@ -57,6 +57,7 @@ impl Api {
             waiting_for: decision.waiting_for,
             rejected_change: decision.hold.state.rejected.clone(),
             hold: hold_report(decision.hold),
+            rollout: self.open_rollout(),
             read_only: decision.read_only,
             pins: decision.overrides.pins().len(),
             blocked: decision.overrides.blocked().len(),

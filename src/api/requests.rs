@@ -216,7 +216,7 @@ pub fn rollback(
     by: Option<String>,
     now: Timestamp,
 ) -> Result<Rollback, Invalid> {
-    let RollbackRequest { reason, duration, replace } = request;
+    let RollbackRequest { reason, duration, replace, .. } = request;
     let end = |length: Duration| now.checked_add(SignedDuration::try_from(length).ok()?).ok();
     let until = match duration {
         None => end(USUAL_HOLD),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::desired::hold::{EndReason, Hold, Rollback};
+use mapsmith_core::desired::rollout::Terms;
+use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::history::{Difference, Patch};
 use mapsmith_core::{EntryMap, HeldChange, Note};
 use tokio::sync::oneshot;
@@ -33,17 +35,19 @@ impl Api {
     /// holds them back. `expected` is the revision that whoever orders it takes for the one in
     /// force. Without a ticket it is a dry run. With `wait` answers when every instance holds the
     /// result, or when the time is over.
+    /// With a canary it goes to some instances first.
     ///
     /// # Errors
     /// Another revision is in force, what there was of that one is not kept, another rollback holds
     /// the sources back, another Mapsmith decides, or the store did not take it.
     pub async fn roll_back(
         &self,
-        rollback: Rollback,
+        (rollback, canary): (Rollback, Option<Terms>),
         expected: u64,
         wait: Option<Duration>,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<RollbackReport, Error> {
+        let is_canary = canary.is_some();
         let of = rollback.of;
         let dry_run = ticket.is_none();
         if let Some(ticket) = &ticket {
@@ -56,15 +60,22 @@ impl Api {
         }
         let base = self.base_of(of).await?;
         let (answer, result) = oneshot::channel();
-        let order = RollbackOrder { rollback, base, expected, ticket, answer };
+        let order = RollbackOrder { rollback, canary, base, expected, ticket, answer };
         let RolledBack { maps, generation, not_in_force } =
             self.order(Order::RollBack(order), result).await?;
         let from = maps.before.number;
         let weighed = tokio::task::spawn_blocking(move || weigh(&maps));
         let (difference, masters) =
             weighed.await.map_err(|error| Error::Store(error.to_string()))?;
+        let rollout = self.open_rollout().filter(|_| is_canary && !dry_run);
         let report = match dry_run {
             true => None,
+            false if let Some(rollout) = &rollout => {
+                let arrived = self.rollback_arrived(&mut asked, generation, None, wait);
+                let (outcome, message) = arrived.await;
+                let message = format!("{}; {message}", rollout.text);
+                Some(self.reload_report(&asked, outcome, message))
+            }
             false => {
                 let arrived = self.rollback_arrived(&mut asked, generation, not_in_force, wait);
                 let (outcome, message) = arrived.await;
@@ -81,7 +92,8 @@ impl Api {
             counts: difference.0,
             shift: difference.1,
             masters,
-            hold: self.hold().hold.filter(|_| !dry_run),
+            hold: self.hold().hold.filter(|_| !dry_run && !is_canary),
+            rollout: rollout.and_then(|begun| self.rollout(&begun.rollout.id).ok()),
             report,
         })
     }
@@ -167,11 +179,16 @@ impl Api {
             )));
         }
         let (answer, result) = oneshot::channel();
-        let order = RejectOrder { id, note, ticket: Some(ticket), answer };
-        self.order(Order::Reject(order), result).await
+        let asked = Some(Arc::clone(&ticket));
+        let order = RejectOrder { id, note, ticket: asked, answer };
+        let rejected = self.order(Order::Reject(order), result).await?;
+        let text = format!("the held change of {} was rejected", rejected.of);
+        let happening = Happening::new(Timestamp::now(), EventKind::Rejected, &rejected.of, text);
+        self.happened(happening.in_state(&rejected.id), &ticket).await;
+        Ok(rejected)
     }
 
-    async fn order<T>(
+    pub(super) async fn order<T>(
         &self,
         order: Order,
         result: oneshot::Receiver<Result<T, HoldOrderError>>,
@@ -180,13 +197,27 @@ impl Api {
         self.orders.send(order).await.map_err(|_| gone())?;
         match result.await.map_err(|_| gone())? {
             Ok(done) => Ok(done),
-            Err(HoldOrderError::Changed { expected, .. }) => Err(self.changed(expected).await),
-            Err(HoldOrderError::NotReady) => Err(Error::NotReady),
-            Err(HoldOrderError::NoStore) => Err(Error::NoStore("rollbacks and rejected changes")),
-            Err(HoldOrderError::Refused(error)) => Err(Error::Hold(error)),
-            Err(HoldOrderError::NotHeld(error)) => Err(Error::NotApproved(error.to_string())),
-            Err(error @ HoldOrderError::ReadOnly(_)) => Err(Error::ReadOnly(error.to_string())),
-            Err(error @ HoldOrderError::NotStored(_)) => Err(Error::Store(error.to_string())),
+            Err(error) => Err(self.refusal(error).await),
+        }
+    }
+
+    /// Why an order is not carried out.
+    pub(super) async fn refusal(&self, error: HoldOrderError) -> Error {
+        match error {
+            HoldOrderError::Changed { expected, .. } => self.changed(expected).await,
+            HoldOrderError::NotReady => Error::NotReady,
+            HoldOrderError::NoStore => Error::NoStore("rollbacks and rejected changes"),
+            HoldOrderError::Refused(error) => Error::Hold(error),
+            HoldOrderError::Rollout(error) => Error::Rollout(error),
+            HoldOrderError::NoRollout(id) => Error::NoRollout(id),
+            HoldOrderError::Choice(error) => Error::Canary(error),
+            HoldOrderError::RolloutChanged(rollout) => {
+                let current = self.rollout(&rollout.id).ok();
+                Error::Changed { current: current.and_then(|it| serde_json::to_value(it).ok()) }
+            }
+            HoldOrderError::NotHeld(error) => Error::NotApproved(error.to_string()),
+            HoldOrderError::ReadOnly(_) => Error::ReadOnly(error.to_string()),
+            HoldOrderError::NotStored(_) => Error::Store(error.to_string()),
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use jiff::Timestamp;
+use mapsmith_core::desired::rollout::InstanceView;
 use mapsmith_core::server::LastGoodList;
+use mapsmith_core::status::InstanceStatus;
 use mapsmith_core::{Desired, DesiredServers, Overrides};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -23,9 +25,9 @@ use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers};
 use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
-use crate::engine::{Decision, Engine, Inputs, Memory, Outputs};
+use crate::engine::{Decision, Engine, Inputs, InstanceViews, Memory, Outputs};
 use crate::heartbeat;
-use crate::instance::Turn;
+use crate::instance::{InstanceReport, Turn};
 use crate::services::Known;
 use crate::settings::Settings;
 use crate::source::{PollRequests, Registries, Round, TargetedLookups, schedule};
@@ -66,13 +68,25 @@ async fn map_decider(
     let bounds =
         HistoryBounds { keep: settings.history.keep, max_bytes: settings.history.max_bytes };
     let decider = decider.with_history(Arc::new(store.history(bounds))).await;
-    let hold = store.hold().await?;
-    let decider = decider.with_source_hold(hold, Some(Arc::new(store.clone()))).await;
+    let (hold, rollouts) = (store.hold().await?, store.rollouts().await?);
+    let decider = decider.with_source_hold(hold, rollouts, Some(Arc::new(store.clone()))).await;
     if !settings.ownership.remember {
         return Ok(decider);
     }
     let owners = store.owners().await?;
     Ok(decider.with_ownership(settings.ownership.policy(), owners, Some(Arc::new(store))))
+}
+
+/// How the instances of these reports stand.
+fn views_of(reports: &[watch::Receiver<InstanceReport>]) -> InstanceViews {
+    let reports = reports.to_vec();
+    InstanceViews::new(move || {
+        let view = |report: &watch::Receiver<InstanceReport>| {
+            let InstanceStatus { name, state, .. } = &report.borrow().status;
+            InstanceView { name: name.clone(), state: state.clone() }
+        };
+        reports.iter().map(view).collect()
+    })
 }
 
 /// What the tasks of one daemon share.
@@ -152,6 +166,7 @@ impl Daemon {
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
         let shadows = self.start_shadows(&registries, &sources, &lists, &decision);
+        let instances = views_of(&fleet.reports);
         let api = Arc::new(Api {
             sources: sources.clone(),
             lists: lists.clone(),
@@ -187,7 +202,8 @@ impl Daemon {
 
         self.start_attention(Arc::clone(&api), carried).await?;
         self.start_metrics_upkeep(metrics);
-        let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
+        let inputs =
+            Inputs { sources, lists, overrides, targets: fleet.targets, orders, instances };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
         self.start_engine(decider.with_screens(fleet.screens), servers, inputs, outputs, carried);
 

@@ -206,19 +206,19 @@ fn source_text(source: &ExplainSource, report: &ExplainReport) -> String {
 
 fn instance_text(instance: &ExplainInstance, report: &ExplainReport) -> String {
     let mut text = String::new();
+    let wanted = instance.canary.as_ref().map_or(&report.master, |canary| &canary.master);
     let holds = match (&instance.error, &instance.master) {
         (Some(error), _) => paint(Colour::Red, error),
-        (None, Some(master)) if Some(master) == report.master.as_ref() => {
-            paint(Colour::Green, master)
-        }
+        (None, Some(master)) if Some(master) == wanted.as_ref() => paint(Colour::Green, master),
         (None, master) => {
-            let colour = if *master == report.master { Colour::Green } else { Colour::Red };
-            let differs =
-                if *master == report.master { "" } else { ", which is not what it should hold" };
+            let colour = if master == wanted { Colour::Green } else { Colour::Red };
+            let differs = if master == wanted { "" } else { ", which is not what it should hold" };
             paint(colour, &format!("{}{differs}", master.as_deref().unwrap_or("no entry")))
         }
     };
-    let _ = writeln!(text, "  {}: {holds}", instance.name);
+    let canary = instance.canary.as_ref();
+    let canary = canary.map_or(String::new(), |it| format!(" (it has the canary {})", it.rollout));
+    let _ = writeln!(text, "  {}: {holds}{canary}", instance.name);
     if let Some(learned) = &instance.learned {
         let master = paint(Colour::Yellow, &learned.master);
         let _ = writeln!(

@@ -34,6 +34,7 @@ mod reload;
 mod remote;
 mod render;
 mod rollback;
+mod rollout;
 mod server;
 mod stats;
 mod status;
@@ -219,9 +220,17 @@ enum Verb {
     Hold(rollback::HoldVerb),
     /// Let the change through that the guard holds back
     Approve {
-        /// The id that status shows: nothing but exactly that change is let through. Without it the
-        /// held changes are shown
-        id: Option<String>,
+        #[command(flatten)]
+        asked: approve::Held,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+    /// Show the revision that some instances hold before others, and the last few that did; promote
+    /// it, or bring back what was before. Exit code 1 if one waits for somebody
+    #[command(args_conflicts_with_subcommands = true)]
+    Rollout {
+        #[command(subcommand)]
+        verb: Option<rollout::RolloutVerb>,
         #[command(flatten)]
         connection: remote::Connection,
     },
@@ -269,7 +278,9 @@ impl Verb {
             | Self::Events { connection, .. }
             | Self::Stats { connection, .. }
             | Self::Reload { connection, .. }
-            | Self::Approve { connection, .. } => Some(connection),
+            | Self::Approve { connection, .. }
+            | Self::Rollout { verb: None, connection } => Some(connection),
+            Self::Rollout { verb: Some(verb), .. } => Some(verb.connection()),
             Self::Token(verb) => Some(verb.connection()),
             Self::Server(verb) => Some(verb.connection()),
             Self::Order(verb) => Some(verb.connection()),
@@ -370,7 +381,8 @@ async fn carry_out(
         Verb::Register(verb) => verb.carry_out(output).await,
         Verb::Unregister(verb) => verb.carry_out(output).await,
         Verb::Hold(verb) => verb.carry_out(output).await,
-        Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
+        Verb::Approve { asked, connection } => approve::approve(connection, asked, output).await,
+        Verb::Rollout { verb, connection } => rollout::rollout(verb, connection, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
         Verb::Server(verb) => server::server(verb, output).await,
     }

@@ -12,6 +12,7 @@ use super::output::{Colour, paint, pluralize, table};
 use super::overrides::{Order, length};
 use super::reload::{exit_code, query_of};
 use super::remote::{Answer, Connection, NOTHING};
+use super::rollout::{Canary, open_text};
 use super::{OutputFormat, SUCCESS, print};
 use crate::api::types::{
     MasterShare, ReloadOutcome, RollbackReport, RollbackRequest, StatusReport, VerdictRequest,
@@ -66,6 +67,8 @@ pub(super) struct Terms {
     /// Take the place of a rollback that holds the sources back already
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    canary: Canary,
 }
 
 impl HoldVerb {
@@ -85,7 +88,7 @@ impl HoldVerb {
                 order.send(Method::DELETE, &["v1", "hold"], &[], NOTHING, format).await
             }
             Self::Reject { id: None, connection, .. } => {
-                super::approve::approve(connection, None, format).await
+                super::approve::show(connection, format).await
             }
             Self::Reject { id: Some(id), reason, connection } => {
                 reject(connection, &id, reason, format).await
@@ -109,7 +112,8 @@ async fn roll_back(
         }
     };
     let duration = Some((!terms.no_end).then_some(terms.length));
-    let request = RollbackRequest { reason, duration, replace: terms.replace };
+    let canary = terms.canary.request()?;
+    let request = RollbackRequest { reason, duration, replace: terms.replace, canary };
     let waits = (!wait.is_zero()).then(|| query_of(wait));
     let waits = waits.as_deref().map(|wait| ("wait", wait));
     let query = waits.into_iter().chain(terms.dry_run.then_some(("dry_run", "true")));
@@ -181,6 +185,9 @@ fn text(report: &RollbackReport) -> String {
         })
         .collect();
     text.push_str(&table("  ", &masters));
+    if let Some(rollout) = &report.rollout {
+        text.push_str(&open_text(rollout));
+    }
     if let Some(hold) = &report.hold {
         let _ = writeln!(text, "{} (`mapsmith resume`)", hold.text);
     }

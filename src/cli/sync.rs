@@ -55,7 +55,7 @@ pub(super) async fn sync(
         }
         _ => None,
     };
-    let Stored { overrides, owners, hold, .. } = stored(&settings).await?;
+    let Stored { overrides, owners, hold, rollouts, .. } = stored(&settings).await?;
     let stored = Arc::new(overrides);
     let overrides = Arc::new(stored.at(Timestamp::now()));
     let map = MapName::new(&settings.map.path.to_string_lossy());
@@ -78,7 +78,7 @@ pub(super) async fn sync(
         .with_remove_after(settings.map.remove_after)
         .with_screens(screens)
         .with_ownership(settings.ownership.policy(), owners, store)
-        .with_source_hold(hold, None)
+        .with_source_hold(hold, rollouts, None)
         .await;
     let nothing = Desired::default();
     let looks = join_all(tasks.iter_mut().map(|task| task.cycle(&nothing)));
@@ -109,7 +109,8 @@ pub(super) async fn sync(
         instances: Vec::new(),
     };
     if let Some(map) = decider.desired() {
-        let desired = Desired { generation: 1, map: Some(map), servers: None, config: None };
+        let canary = decider.desired_canary();
+        let desired = Desired { generation: 1, map: Some(map), canary, ..Desired::default() };
         report.instances = join_all(tasks.into_iter().map(|task| apply(task, &desired))).await;
     }
     print(format, &report, text)?;

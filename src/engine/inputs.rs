@@ -1,10 +1,12 @@
 //! What decisions are made of, and what wakes the engine.
 
+use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::select_all;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
+use mapsmith_core::desired::rollout::InstanceView;
 use mapsmith_core::{Content, Overrides, ServerList, SourceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -24,6 +26,27 @@ pub struct Inputs {
     pub targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
     /// What an operator orders of the engine itself.
     pub orders: mpsc::Receiver<Order>,
+    /// How the instances stand.
+    pub instances: InstanceViews,
+}
+
+/// Tells how every instance stands, in the order of the settings.
+pub struct InstanceViews(Box<dyn Fn() -> Vec<InstanceView> + Send + Sync>);
+
+impl InstanceViews {
+    pub fn new(views: impl Fn() -> Vec<InstanceView> + Send + Sync + 'static) -> Self {
+        Self(Box::new(views))
+    }
+
+    pub(super) fn now(&self) -> Vec<InstanceView> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for InstanceViews {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("InstanceViews").finish_non_exhaustive()
+    }
 }
 
 /// What woke the engine.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use mapsmith_core::desired::gate::{ApprovalError, Hold};
 use mapsmith_core::desired::hold::{HoldError, Rollback};
+use mapsmith_core::desired::rollout::{ChoiceError, Rollout, RolloutError, Terms};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::BackendStatus;
 use mapsmith_core::{EntryMap, HeldChange, LearnedRoute, Note, Revision};
@@ -28,7 +29,7 @@ pub mod rows;
 mod run;
 pub mod servers;
 
-pub use inputs::Inputs;
+pub use inputs::{Inputs, InstanceViews};
 pub use memory::Memory;
 pub use run::{Engine, Outputs};
 
@@ -75,12 +76,15 @@ pub enum Order {
     RollBack(RollbackOrder),
     Resume(ResumeOrder),
     Reject(RejectOrder),
+    Rollout(RolloutOrder),
 }
 
 /// Goes back to what the sources had said at a revision, and holds them back.
 #[derive(Debug)]
 pub struct RollbackOrder {
     pub rollback: Rollback,
+    /// Where it goes first; none where it goes everywhere at once.
+    pub canary: Option<Terms>,
     /// What they had said.
     pub base: Arc<EntryMap>,
     /// The revision that whoever orders it takes for the one in force.
@@ -130,7 +134,22 @@ pub struct RejectOrder {
     pub answer: oneshot::Sender<Result<HeldChange, HoldOrderError>>,
 }
 
-/// Why an order about the sources' hold is not carried out.
+/// Has a rollout go everywhere, or what was before it.
+#[derive(Debug)]
+pub struct RolloutOrder {
+    pub id: String,
+    /// That of the rollout that whoever orders it has seen.
+    pub version: u64,
+    /// Or abort.
+    pub promote: bool,
+    pub note: Note,
+    /// None where nothing is to be changed.
+    pub ticket: Option<Arc<AuditTicket>>,
+    /// Gets the rollout as it is since and the generation that has it so, or why it is not done.
+    pub answer: oneshot::Sender<Result<(Rollout, u64), HoldOrderError>>,
+}
+
+/// Why an order about the sources' hold or a rollout is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HoldOrderError {
     #[error("there is no map in force yet: the sources have not answered")]
@@ -145,6 +164,14 @@ pub enum HoldOrderError {
     Refused(HoldError),
     #[error(transparent)]
     NotHeld(ApprovalError),
+    #[error(transparent)]
+    Rollout(RolloutError),
+    #[error(transparent)]
+    Choice(ChoiceError),
+    #[error("there is no rollout {0}")]
+    NoRollout(String),
+    #[error("the rollout {id} is not as it was: {state}", id = .0.id, state = .0.state.name())]
+    RolloutChanged(Box<Rollout>),
     #[error("not stored, so nothing has changed: {0}")]
     NotStored(String),
 }
@@ -180,8 +207,11 @@ pub enum OwnError {
 pub struct Approval {
     /// The change's id.
     pub id: String,
+    pub note: Note,
+    /// Where it goes first, with who asked for that; none where it goes everywhere at once.
+    pub canary: Option<(Terms, Arc<AuditTicket>)>,
     /// Gets the approved change, or why it can't be approved.
-    pub answer: oneshot::Sender<Result<HeldChange, ApprovalError>>,
+    pub answer: oneshot::Sender<Result<HeldChange, HoldOrderError>>,
 }
 
 /// Logs and counts a change that is held back. `what` stays as it is meanwhile, but for the `rest`

@@ -60,7 +60,7 @@ pub async fn map(
         .with_actions(actions)
         .with_remove_after(settings.map.remove_after)
         .with_ownership(settings.ownership.policy(), stored.owners, None)
-        .with_source_hold(stored.hold, None)
+        .with_source_hold(stored.hold, stored.rollouts, None)
         .await;
     let before = decider.entries_in_force();
     decider.see(targets);

@@ -22,7 +22,7 @@ use super::rows::{self, InstanceRows, RowScreen};
 use super::servers::ServerDecider;
 use super::servers::resolve::{HostNames, Lookup, Resolver};
 use super::servers::tests::Names;
-use super::{Approval, Decision, Engine, Inputs, Order, Outputs};
+use super::{Approval, Decision, Engine, HoldOrderError, Inputs, InstanceViews, Order, Outputs};
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
 
@@ -78,6 +78,7 @@ impl Start {
                 overrides,
                 targets: vec![targets],
                 orders: engine_orders,
+                instances: InstanceViews::new(Vec::new),
             },
             Outputs { decision: decisions, desired: sender },
         );
@@ -379,17 +380,21 @@ async fn an_approval_is_answered_when_the_change_is_in_force_and_one_of_nothing_
     running.decided("the first map", |decision| decision.map.active).await;
     let approve = async |running: &Running, id: &str| {
         let (answer, result) = oneshot::channel();
-        let approval = Approval { id: id.to_owned(), answer };
+        let (id, note) = (id.to_owned(), Note::default());
+        let approval = Approval { id, note, canary: None, answer };
         running.approver.send(Order::Approve(approval)).await.unwrap();
         tokio::time::timeout(BOUND, result).await.expect("an answer in time").unwrap()
     };
-    assert_eq!(approve(&running, "0123").await, Err(ApprovalError::NothingHeld));
+    assert_eq!(
+        approve(&running, "0123").await,
+        Err(HoldOrderError::NotHeld(ApprovalError::NothingHeld))
+    );
 
     running.sources[0].send_replace(state("puppetdb", 1, Some(nodes(10, "m1"))));
     let held = running.decided("a hold", |decision| decision.map.held.is_some()).await.map.held;
     let held = held.expect("it was seen");
     let other = ApprovalError::Another { asked: "0123".to_owned(), held: held.id.clone() };
-    assert_eq!(approve(&running, "0123").await, Err(other));
+    assert_eq!(approve(&running, "0123").await, Err(HoldOrderError::NotHeld(other)));
     assert_eq!(running.file().len(), 40);
     assert_eq!(approve(&running, &held.id).await, Ok(held));
     assert_eq!(running.file().len(), 10, "it is in the file when the answer comes");

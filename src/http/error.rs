@@ -68,9 +68,7 @@ pub enum HttpError {
     #[error("the API serves {0} connections at once, and all are in use; try again in a moment")]
     Full(usize),
     /// A change that nobody may ask for without having looked.
-    #[error(
-        "say with If-Match which revision you take for the one in force: the ETag of `GET /v1/map`"
-    )]
+    #[error("say with If-Match what you have seen: the ETag of `GET /v1/map`, or of the rollout")]
     NoPrecondition,
     #[error(transparent)]
     Api(#[from] api::Error),
@@ -109,7 +107,7 @@ impl HttpError {
     /// What kind of problem it is; its status is the kind's.
     fn kind(&self) -> Kind {
         match self {
-            Self::BadRequest(_) => Kind::INVALID,
+            Self::BadRequest(_) | Self::Api(api::Error::Canary(_)) => Kind::INVALID,
             Self::Unauthorized { .. } => Kind::UNAUTHORIZED,
             Self::TooManyFailed(_)
             | Self::TooMany(_)
@@ -125,6 +123,7 @@ impl HttpError {
                 | api::Error::NoToken(_)
                 | api::Error::NoMap
                 | api::Error::NoRevision(_)
+                | api::Error::NoRollout(_)
                 | api::Error::NoMaster(_)
                 | api::Error::UnknownServer(_)
                 | api::Error::Hold(HoldError::NoHold)
@@ -149,6 +148,7 @@ impl HttpError {
             Self::Api(api::Error::ReadOnly(_)) => Kind::READ_ONLY,
             Self::Api(
                 api::Error::NotApproved(_)
+                | api::Error::Rollout(_)
                 | api::Error::UnknownMaster(_)
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)

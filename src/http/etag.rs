@@ -71,7 +71,7 @@ pub(super) fn expected_number(request: &HeaderMap) -> Result<Option<u64>, HttpEr
         [None] => Ok(None),
         [Some(tag)] if number(tag).is_some() => Ok(number(tag)),
         _ => Err(HttpError::BadRequest(
-            "If-Match must be the ETag of `GET /v1/map`, like \"411\"".to_owned(),
+            "If-Match must be the ETag of what is changed, like \"411\"".to_owned(),
         )),
     }
 }

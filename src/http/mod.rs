@@ -23,6 +23,7 @@ mod problems;
 mod registrations;
 mod request;
 mod rollback;
+mod rollout;
 mod routes;
 mod serve;
 mod servers;

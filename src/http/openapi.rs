@@ -17,7 +17,9 @@ use super::etag::EntityTag;
 use super::handlers::{self, access};
 use super::registrations::Missing;
 use super::routes::{Needs, ROUTES, Route};
-use super::{events, history, map, nodes, problems, registrations, rollback, servers, stats};
+use super::{
+    events, history, map, nodes, problems, registrations, rollback, rollout, servers, stats,
+};
 use crate::api::types::{OverrideKind, Problem};
 
 /// Every handler.
@@ -70,6 +72,10 @@ use crate::api::types::{OverrideKind, Problem};
         rollback::reject,
         rollback::resume,
         rollback::roll_back,
+        rollout::abort,
+        rollout::promote,
+        rollout::rollout,
+        rollout::rollouts,
         servers::backend,
         servers::backends,
         servers::reset,

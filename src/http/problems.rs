@@ -53,16 +53,16 @@ kinds! {
         of another site asks; nobody has to say who they are, and the request names this machine \
         by a name"
     NOT_FOUND "not-found" NOT_FOUND "Not found"
-        "no such path, override, drain, backend, server, token, certificate or revision; a node \
-        that is not registered; no hold; a map where the settings have no source of one; a master \
+        "no such path, override, drain, backend, server, token, certificate, revision or rollout; a \
+        node that is not registered; no hold; a map where the settings have no source of one; a master \
         that nobody knows"
     METHOD "method-not-allowed" METHOD_NOT_ALLOWED "Another method"
         "the path knows other methods: those of the header `Allow`"
     TOO_SLOW "request-timeout" REQUEST_TIMEOUT "The body did not arrive"
         "the body did not arrive within 10 seconds"
     CONFLICT "conflict" CONFLICT "Not as things stand"
-        "the change to approve or reject is not the one that is held; an unknown master; an owner \
-        for an unknown node; a drain that would move nothing; the last server that is ready; no \
+        "the change to approve or reject is not the one that is held; a canary on its way, or a \
+        rollout that is over; an unknown master; an owner for an unknown node; a drain that would move nothing; the last server that is ready; no \
         source of registrations; an owner without `[ownership]`; a certificate that is being \
         renewed; a token that is over, or whose name another one has"
     HELD "held" CONFLICT "Held by the guard"
@@ -80,7 +80,8 @@ kinds! {
         "it is not as `If-Match` or `If-None-Match` says: somebody else has changed it. `current` \
         is what it is now; of the map `changes` are the revisions since"
     PRECONDITION "precondition-required" PRECONDITION_REQUIRED "Say what you have seen"
-        "a rollback needs `If-Match` with the `ETag` of `GET /v1/map`"
+        "a rollback needs `If-Match` with the `ETag` of `GET /v1/map`, promoting or aborting a \
+        rollout with that of the rollout"
     TOO_LARGE "too-large" PAYLOAD_TOO_LARGE "The body is too large"
         "the body is larger than 64 KiB, or of many nodes 16 MiB"
     MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Not JSON"

@@ -18,16 +18,17 @@ use super::request::{
     Author, ChangeQuery, DryRunQuery, Id, NoQuery, Number, Parameters, ReasonQuery,
 };
 use crate::api::types::{
-    HoldsReport, ReloadOutcome, ReloadReport, RollbackReport, RollbackRequest, VerdictRequest,
+    ApproveHeldRequest, ApproveReport, HoldsReport, ReloadOutcome, ReloadReport, RollbackReport,
+    RollbackRequest, VerdictRequest,
 };
-use crate::api::{Api, requests};
+use crate::api::{Api, canary, requests};
 use crate::store::AuditTicket;
 
 type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
 
 /// A body that may be left out.
-fn optional<T: Default + serde::de::DeserializeOwned>(
+pub(super) fn optional<T: Default + serde::de::DeserializeOwned>(
     body: &Bytes,
     help: &str,
 ) -> Result<T, HttpError> {
@@ -73,9 +74,10 @@ pub(super) async fn roll_back(
     if request.duration == Some(None) && identity.role < Role::Admin {
         return Err(HttpError::Role { needed: Role::Admin, identity });
     }
+    let terms = request.canary.take().map(canary::terms).transpose()?;
     let rollback = requests::rollback(number, request, by, Timestamp::now())?;
     let ticket = (!query.dry_run).then_some(ticket);
-    let report = api.roll_back(rollback, expected, wait, ticket).await?;
+    let report = api.roll_back((rollback, terms), expected, wait, ticket).await?;
     let status = report.report.as_ref().map_or(StatusCode::OK, |it| status_of(it.outcome));
     match report.report {
         Some(report) if !status.is_success() => Err(HttpError::Reload(Box::new(report))),
@@ -144,10 +146,12 @@ pub(super) async fn resume(
     path = "/v1/held/{id}/approve",
     operation_id = "approve_held",
     params(ReasonQuery),
-    request_body = Option<VerdictRequest>,
+    request_body = Option<ApproveHeldRequest>,
     responses(
-        (status = 200, body = HeldChange),
+        (status = 200, body = ApproveReport),
+        (status = 202, body = ApproveReport, description = "a canary has begun"),
         (status = 409, description = "it is not what is held"),
+        (status = 500),
     )
 )]
 pub(super) async fn approve(
@@ -157,10 +161,15 @@ pub(super) async fn approve(
     _: Parameters<ReasonQuery>,
     Author(by): Author,
     body: Bytes,
-) -> Result<Json<HeldChange>, HttpError> {
-    let request = optional(&body, "{\"reason\": \"...\"}, or nothing")?;
-    ticket.explain(requests::verdict(request, by)?.reason);
-    Ok(Json(api.approve(&id, &ticket).await?))
+) -> Result<Response, HttpError> {
+    let help = "{\"reason\": \"...\", \"canary\": {...}}, or nothing";
+    let ApproveHeldRequest { reason, canary: asked } = optional(&body, help)?;
+    let reason = ticket.reason().or(reason);
+    let note = requests::verdict(VerdictRequest { reason }, by)?;
+    let terms = asked.map(canary::terms).transpose()?;
+    let report = api.approve(&id, note, terms, ticket).await?;
+    let status = report.rollout.as_ref().map_or(StatusCode::OK, |_| StatusCode::ACCEPTED);
+    Ok((status, Json(report)).into_response())
 }
 
 /// Rejects a held change of the map: it is not shown again while the sources say the same.

@@ -9,7 +9,7 @@ use mapsmith_core::access::Role;
 use super::body::{LARGEST, LARGEST_BATCH};
 use super::handlers::{self, access};
 use super::{
-    events, history, map, nodes, openapi, problems, registrations, rollback, servers, stats,
+    events, history, map, nodes, openapi, problems, registrations, rollback, rollout, servers, stats,
 };
 use crate::api::Api;
 
@@ -113,6 +113,10 @@ pub static ROUTES: &[Route] = &[
     Route::new(POST, "/v1/held/approve", OPERATOR, || post(handlers::approve)),
     Route::new(POST, "/v1/held/{id}/approve", OPERATOR, || post(rollback::approve)),
     Route::new(POST, "/v1/held/{id}/reject", OPERATOR, || post(rollback::reject)),
+    Route::new(GET, "/v1/rollouts", VIEWER, || get(rollout::rollouts)),
+    Route::new(GET, "/v1/rollouts/{id}", VIEWER, || get(rollout::rollout)),
+    Route::new(POST, "/v1/rollouts/{id}/promote", OPERATOR, || post(rollout::promote)),
+    Route::new(POST, "/v1/rollouts/{id}/abort", OPERATOR, || post(rollout::abort)),
     Route::new(GET, "/v1/overrides", VIEWER, || get(handlers::overrides)),
     Route::new(GET, "/v1/overrides/{node}", VIEWER, || get(handlers::node_override)),
     Route::new(PUT, "/v1/overrides/{node}", OPERATOR, || put(handlers::set_override)),

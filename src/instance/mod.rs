@@ -207,7 +207,8 @@ impl Instance {
     ) {
         let mut backoff = BACKOFF;
         while !shutdown.is_cancelled() {
-            let target = desired.borrow_and_update().clone();
+            let name = self.report.status.name.clone();
+            let target = desired.borrow_and_update().of_instance(&name);
             let mut tls_files = self.certificates.as_ref().map(CertificatePhase::news);
             let mut challenges_news = self.challenges.as_ref().map(ChallengePhase::news);
             let turn = match &self.turn {
@@ -226,9 +227,9 @@ impl Instance {
             // A failing instance waits its time out whatever the sources say, unless there is
             // another map for it, or another CRL or certificate.
             let failing = wait != self.observe;
-            let number = |desired: &Desired| desired.map.as_ref().map(|map| map.revision.number);
+            let number = |desired: &Desired| desired.map_of(&name).map(|map| map.revision.number);
             let tried = number(&target);
-            let news = desired.wait_for(move |desired| {
+            let news = desired.wait_for(|desired| {
                 number(desired) != tried || (!failing && desired.generation != target.generation)
             });
             let new_content = async {
@@ -265,6 +266,7 @@ impl Instance {
 
     /// Looks once and does what is to be done. Whether all went well; the report says the rest.
     pub async fn cycle(&mut self, desired: &Desired) -> bool {
+        let desired = &desired.of_instance(&self.report.status.name);
         let result = self.pass(desired).await;
         let wanted = desired.map.as_ref();
         let state = match &result {

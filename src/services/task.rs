@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Known;
 use super::pace::{Pending, SPACING};
-use crate::engine::Approval;
+use crate::engine::{Approval, HoldOrderError};
 use crate::few::few;
 use crate::heartbeat;
 use crate::settings::Settings;
@@ -152,14 +152,14 @@ impl ServicesTask {
 
     /// Lets what is held go, at once where the source has said since the beginning what that is,
     /// and else with its next answer; whether that is news.
-    fn approve(&mut self, Approval { id, answer }: Approval) -> bool {
+    fn approve(&mut self, Approval { id, answer, .. }: Approval) -> bool {
         let approved = self.known.approve(&id);
         let is_new = approved.is_ok();
         if is_new && let Some(taken) = &self.taken {
             self.known.take(&self.file, taken);
         }
         // Whoever asked may have gone; the change is approved all the same.
-        let _ = answer.send(approved);
+        let _ = answer.send(approved.map_err(HoldOrderError::NotHeld));
         is_new
     }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::desired::hold::HoldState;
 use mapsmith_core::desired::ownership::OwnersChange;
+use mapsmith_core::desired::rollout::{Plan, Rollout};
 use mapsmith_core::history::{Fingerprint, RevisionRecord};
 use mapsmith_core::{EntryMap, Invalid, OverrideChange, Overrides, Revision, ServiceForms};
 
@@ -91,13 +92,32 @@ pub trait HistoryStore: Send + Sync + 'static {
     async fn keep_base(&self, number: u64, base: Vec<Vec<u8>>) -> Result<(), StoreError>;
 }
 
-/// Where a hold of the sources and what was rejected outlive a restart.
+/// A rollout as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRollout {
+    pub rollout: Rollout,
+    pub plan: Plan,
+    /// None where they are kept already, or it is over.
+    pub ways: Option<Ways>,
+}
+
+/// What leads from what the sources had said of what is stable to what they had of the canary, and
+/// back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ways {
+    pub forward: Vec<Vec<u8>>,
+    pub back: Vec<Vec<u8>>,
+}
+
+/// Where a hold of the sources, what was rejected and rollouts outlive a restart.
 #[async_trait]
 pub trait HoldStore: Send + Sync + 'static {
-    /// Keeps the state for good, with who changed it. Where it can't be kept nothing has changed.
+    /// Keeps the state for good, and that of a rollout, with who changed it. Where it can't be kept
+    /// nothing has changed.
     async fn keep_hold(
         &self,
         state: HoldState,
+        rollout: Option<StoredRollout>,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<(), StoreError>;
 

@@ -101,4 +101,16 @@ pub struct ExplainInstance {
     /// The route that it learned for the node, which counts before the one in its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedRoute>,
+    /// What it should hold in place of the map in force, where it is one of a canary's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<ExplainCanary>,
+}
+
+/// What an instance should hold of a node because it is one of a canary's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExplainCanary {
+    /// The rollout.
+    pub rollout: String,
+    /// The master in its map.
+    pub master: Option<String>,
 }

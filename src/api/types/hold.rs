@@ -6,7 +6,7 @@ use mapsmith_core::revision::ChangeCounts;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::ReloadReport;
+use super::{CanaryRequest, ReloadReport, RolloutReport};
 
 /// `POST /v1/revisions/{n}/rollback`: the body, which may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -27,6 +27,10 @@ pub struct RollbackRequest {
     /// Take the place of a rollback that holds the sources back already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
+    /// Where it goes first; without it everywhere at once. The sources are held back once it has
+    /// gone everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryRequest>,
 }
 
 /// `null` is something else than nothing.
@@ -55,6 +59,9 @@ pub struct RollbackReport {
     pub masters: Vec<MasterShare>,
     /// What holds the sources back since; none in a dry run.
     pub hold: Option<HoldReport>,
+    /// The canary that it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutReport>,
     /// How it arrived; none in a dry run.
     #[serde(flatten)]
     pub report: Option<ReloadReport>,

@@ -18,6 +18,7 @@ mod readiness;
 mod references;
 mod registrations;
 mod reload;
+mod rollout;
 mod servers;
 mod stats;
 mod status;
@@ -28,7 +29,7 @@ pub use access::{
 };
 pub use attention::AttentionReport;
 pub use events::ActivityReport;
-pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
+pub use explain::{ExplainCanary, ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
 pub use history::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
@@ -47,6 +48,10 @@ pub use readiness::Readiness;
 pub use references::ReferencesReport;
 pub use registrations::{RegisterNode, RegisterRequest, RegistrationReport};
 pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
+pub use rollout::{
+    ApproveHeldRequest, ApproveReport, CanaryRequest, RolloutChangeReport, RolloutInstance,
+    RolloutReport, RolloutRequest, RolloutsReport,
+};
 pub use servers::{
     BackendReport, BackendSummary, BackendsReport, ServerChangeReport, ServerInstance,
     ServerReport, ServerRequest,

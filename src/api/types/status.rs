@@ -16,7 +16,7 @@ use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{GoneReport, HoldReport, ReferencesReport};
+use super::{GoneReport, HoldReport, ReferencesReport, RolloutReport};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -50,6 +50,9 @@ pub struct StatusReport {
     /// An answer of the sources that is not applied while they say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected_change: Option<Rejected>,
+    /// The rollout that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutReport>,
     /// How many nodes are pinned.
     pub pins: usize,
     /// How many nodes are kept out of the map.

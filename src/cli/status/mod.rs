@@ -14,6 +14,7 @@ use crate::api::types::{GoneReport, OwnerLoad, OwnershipReport, ReferencesReport
 use crate::cli::certificates;
 use crate::cli::output::{Colour, ago, paint, pluralize, steps, table};
 use crate::cli::remote::Connection;
+use crate::cli::rollout::open_text;
 use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use backends::{first_lines, rejections};
 
@@ -77,6 +78,7 @@ fn text(report: &StatusReport) -> String {
     text.push_str(&map_file_text(report));
     text.push_str(&waiting_text(report));
     text.push_str(&hold::text(report, Timestamp::now()));
+    report.rollout.iter().for_each(|rollout| text.push_str(&open_text(rollout)));
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));
     text.push_str(&kept_text(
         "flapping  ",

@@ -13,6 +13,7 @@ use mapsmith_core::{EntryMap, Revision, SourceState};
 use metrics::counter;
 
 use super::compose::{Composed, Said};
+use super::hold::Ordered;
 use super::{
     BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, BY_REMOVE_AFTER, BY_ROLLBACK, Evaluation, MapDecider,
 };
@@ -28,7 +29,7 @@ impl MapDecider {
         round: &mut Evaluation<'_>,
     ) {
         let Composed { said, map, diff } = composed;
-        let (approved, ordered) = (said.approved, said.order.is_some());
+        let (approved, order) = (said.approved, said.order.clone());
         let gone = Arc::clone(&said.gone);
         let part = said.passing.filter(|passing| passing.part != Part::WHOLE);
         let accepted = match self.decision.in_force.clone() {
@@ -70,7 +71,7 @@ impl MapDecider {
             }
             None => self.let_through = self.gate.accept(accepted).filter(|_| approved),
         }
-        self.note_order_in_force(ordered, approved);
+        self.note_order_in_force(order.as_ref(), approved);
     }
 
     /// The map in force stays; the file is written where it lacks something.
@@ -114,7 +115,7 @@ impl MapDecider {
     /// What led to a revision: sources by name, an override, the end of a node that was gone, or
     /// what the map may point to.
     fn causes(&self, said: &Said, round: &Evaluation<'_>) -> Vec<String> {
-        if said.order.is_some() {
+        if matches!(said.order, Some(Ordered::Rollback { .. } | Ordered::Abort { .. })) {
             return vec![BY_ROLLBACK.to_owned()];
         }
         let mut causes = match said.is_new {
@@ -185,11 +186,22 @@ impl MapDecider {
         match &self.unsynced_on_disk {
             Some(ahead) if ahead.entries == entries => Arc::clone(ahead),
             ahead => {
-                let latest = ahead.as_ref().or(self.decision.in_force.as_ref());
-                let number = latest.map_or(0, |revision| revision.number) + 1;
-                Arc::new(Revision { number, at: Timestamp::now(), entries })
+                let floor = ahead.as_ref().or(self.decision.in_force.as_ref());
+                let floor = floor.map_or(0, |revision| revision.number);
+                let canary = self.canary_of(&entries).filter(|it| it.number > floor);
+                canary.unwrap_or_else(|| {
+                    let number = self.next_number();
+                    Arc::new(Revision { number, at: Timestamp::now(), entries })
+                })
             }
         }
+    }
+
+    /// A number that no map had, a canary's included.
+    pub(super) fn next_number(&self) -> u64 {
+        let known = self.unsynced_on_disk.iter().chain(&self.decision.in_force);
+        let known = known.map(|revision| revision.number).max().unwrap_or(0);
+        known.max(self.rollouts.number()) + 1
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Said {
     pub passing: Option<guard::Passing>,
     /// The nodes that are gone and stay once it is in force.
     pub gone: Arc<GoneNodes>,
-    /// The rollback that it comes from; none where the sources say it.
+    /// The order that it comes from; none where the sources say it.
     pub order: Option<Ordered>,
 }
 
@@ -78,8 +78,12 @@ impl MapDecider {
         candidate: Arc<EntryMap>,
         round: &mut Evaluation<'_>,
     ) -> Option<Said> {
-        if let Some(ordered) = self.pending_rollback() {
+        if let Some(ordered) = self.pending_order() {
             return Some(ordered);
+        }
+        if self.rollout_holds_sources() {
+            self.gate.settle();
+            return self.gate.accepted().cloned().map(Said::again);
         }
         let start = Instant::now();
         let checked = match self.course(&candidate, round.at) {
@@ -219,6 +223,7 @@ impl MapDecider {
             Verdict::Approved => said.approved = true,
             Verdict::Held(hold) => {
                 self.log_hold(hold, None);
+                self.note_held_base(&said.map);
                 *said = Said::again(self.gate.accepted().cloned()?);
                 self.take_owners_back(owners);
                 round.owners_changed = self.evaluate_owners(&said.map, round);

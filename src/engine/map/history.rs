@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::compose::Said;
+use super::hold::Ordered;
 use super::{
     BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, BY_REMOVE_AFTER, Evaluation, MapDecider, between,
 };
@@ -250,7 +251,8 @@ impl MapDecider {
         let start = Instant::now();
         let by_order = causes.iter().any(|cause| cause == BY_OVERRIDE);
         let note = match &said.order {
-            Some(order) => order.note.clone(),
+            Some(order) => order.note().clone(),
+            None if said.approved => self.approval.clone(),
             None if by_order => round.overrides.note().clone(),
             None => Note::default(),
         };
@@ -263,7 +265,7 @@ impl MapDecider {
             entries: revision.entries.len(),
             counts: diff.counts(),
             previous: None,
-            rollback_of: said.order.as_ref().map(|order| order.of),
+            rollback_of: said.order.as_ref().and_then(Ordered::of),
             base: None,
         };
         let in_force = self.decision.in_force.as_ref();
@@ -309,7 +311,7 @@ impl MapDecider {
 /// What led to a revision, in one word.
 fn kind_of(said: &Said, causes: &[String]) -> RevisionKind {
     match causes.first().map(String::as_str) {
-        _ if said.order.is_some() => RevisionKind::Rollback,
+        _ if said.order.as_ref().and_then(Ordered::of).is_some() => RevisionKind::Rollback,
         _ if said.approved => RevisionKind::Approve,
         Some(BY_OVERRIDE) => RevisionKind::Override,
         Some(BY_OWNERSHIP) => RevisionKind::Ownership,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::desired::guard::Window;
 use mapsmith_core::desired::hold::{Course, HoldError, HoldState, Rollback};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
@@ -21,7 +20,7 @@ use tokio::time::timeout;
 use super::compose::Said;
 use super::{MapDecider, between, id_of};
 use crate::engine::{HoldOrderError, RollbackPreview};
-use crate::store::{AuditTicket, HoldStore, StoreError};
+use crate::store::{AuditTicket, HoldStore, StoreError, StoredRollout};
 use crate::telemetry::{HOLD_END, HOLD_LASTING, HOLD_OVER};
 
 /// How long a decision waits for the store.
@@ -39,12 +38,39 @@ pub struct HoldDecision {
     pub error: Option<String>,
 }
 
-/// A rollback that a map comes from.
+/// The order that a map comes from; `of` is the revision that it goes back to.
 #[derive(Debug, Clone)]
-pub(super) struct Ordered {
-    /// The revision that it goes back to.
-    pub of: u64,
-    pub note: Note,
+pub(super) enum Ordered {
+    Rollback {
+        of: u64,
+        note: Note,
+    },
+    /// A rollout's end, which had gone everywhere.
+    Abort {
+        of: u64,
+        note: Note,
+    },
+    /// A held change that was tried in a canary.
+    Approved {
+        note: Note,
+    },
+}
+
+impl Ordered {
+    pub fn of(&self) -> Option<u64> {
+        match self {
+            Self::Rollback { of, .. } | Self::Abort { of, .. } => Some(*of),
+            Self::Approved { .. } => None,
+        }
+    }
+
+    pub fn note(&self) -> &Note {
+        match self {
+            Self::Rollback { note, .. } | Self::Abort { note, .. } | Self::Approved { note } => {
+                note
+            }
+        }
+    }
 }
 
 /// A map with what names exactly it.
@@ -63,7 +89,7 @@ impl Named {
 /// The hold, and where it is kept.
 #[derive(Default)]
 pub(super) struct SourceHold {
-    state: HoldState,
+    pub state: HoldState,
     /// None where nothing is written.
     store: Option<Arc<dyn HoldStore>>,
     /// Whether the store may have another state.
@@ -73,7 +99,7 @@ pub(super) struct SourceHold {
     /// newer one.
     late: Option<JoinHandle<Result<(), StoreError>>>,
     /// What a rollback goes back to that is not in force.
-    pending: Option<Arc<EntryMap>>,
+    pub pending: Option<Arc<EntryMap>>,
     /// What the sources say.
     answer: Option<Arc<EntryMap>>,
     names: [Named; 2],
@@ -88,13 +114,28 @@ impl std::fmt::Debug for SourceHold {
 }
 
 impl SourceHold {
-    /// Keeps a state, within a bound; only then it counts.
-    async fn change(
+    /// Where it is kept.
+    pub fn store(&self) -> Option<&Arc<dyn HoldStore>> {
+        self.store.as_ref()
+    }
+
+    /// What changed by itself could not be stored. One line for each reason.
+    pub fn failed(&mut self, error: &HoldOrderError) {
+        let error = error.to_string();
+        if self.error.as_ref() != Some(&error) {
+            tracing::error!("how a rollback or a rollout stands can't be stored: {error}");
+        }
+        self.error = Some(error);
+    }
+
+    /// Keeps a state, with that of a rollout, within a bound; only then it counts.
+    pub async fn change(
         &mut self,
         state: HoldState,
+        rollout: Option<StoredRollout>,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<(), HoldOrderError> {
-        let kept = self.keep(&state, ticket).await;
+        let kept = self.keep(&state, rollout, ticket).await;
         if let Err(error) = kept {
             // What was given up may be written all the same.
             self.unsaved = true;
@@ -107,6 +148,7 @@ impl SourceHold {
     async fn keep(
         &mut self,
         state: &HoldState,
+        rollout: Option<StoredRollout>,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<(), HoldOrderError> {
         let failed = |error: &dyn std::fmt::Display| HoldOrderError::NotStored(error.to_string());
@@ -115,7 +157,7 @@ impl SourceHold {
             return Err(failed(&"the store has not taken an earlier change yet"));
         }
         let state = state.clone();
-        let mut work = tokio::spawn(async move { store.keep_hold(state, ticket).await });
+        let mut work = tokio::spawn(async move { store.keep_hold(state, rollout, ticket).await });
         match timeout(STORE_BOUND, &mut work).await {
             Ok(Ok(done)) => done.map_err(|error| failed(&error)),
             Ok(Err(error)) => Err(failed(&error)),
@@ -129,11 +171,12 @@ impl SourceHold {
 
 impl MapDecider {
     /// Goes on with what keeps the sources' answers from being applied. A rollback that was ordered
-    /// and is not in force is carried out with the first decision. Without a `store` nothing is
-    /// written.
+    /// and is not in force is carried out with the first decision, and so is what was ordered of a
+    /// rollout. Without a `store` nothing is written.
     pub async fn with_source_hold(
         mut self,
         state: HoldState,
+        rollouts: Vec<StoredRollout>,
         store: Option<Arc<dyn HoldStore>>,
     ) -> Self {
         if let Some(hold) = &state.hold {
@@ -142,7 +185,9 @@ impl MapDecider {
             tracing::warn!(of, until, by, "a rollback of the store holds the sources back");
         }
         self.hold = SourceHold { state, store, ..SourceHold::default() };
+        self.go_on_with_rollouts(rollouts).await;
         let pending = self.hold.state.hold.as_ref().filter(|hold| hold.revision.is_none());
+        let pending = pending.filter(|_| self.hold.pending.is_none());
         if let (Some(of), Some(store), Some(newest)) = (
             pending.map(|hold| hold.of),
             self.hold.store.clone(),
@@ -159,6 +204,7 @@ impl MapDecider {
             }
         }
         self.tell_hold();
+        self.tell_rollouts();
         self
     }
 
@@ -177,9 +223,14 @@ impl MapDecider {
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Arc<Revision>, HoldOrderError> {
         let before = self.expected(Some(expected))?;
+        self.check_no_canary()?;
         let answer = self.answer_id().ok_or(HoldOrderError::NotReady)?;
-        let state = self.hold.state.rolled_back(rollback, answer, Timestamp::now());
-        self.hold.change(state.map_err(HoldOrderError::Refused)?, ticket).await?;
+        let now = Timestamp::now();
+        let state = self.hold.state.rolled_back(rollback, answer, now);
+        let state = state.map_err(HoldOrderError::Refused)?;
+        self.supersede_rollout(now);
+        let rollout = self.rollouts.stored().filter(|_| self.rollouts.unsaved);
+        self.hold.change(state, rollout, ticket).await?;
         self.hold.pending = Some(base);
         // What was held is what was rolled back from.
         self.gate.settle();
@@ -197,6 +248,7 @@ impl MapDecider {
         expected: u64,
     ) -> Result<RollbackPreview, HoldOrderError> {
         let before = self.expected(Some(expected))?;
+        self.check_no_canary()?;
         let possible = self.hold.state.rolled_back(rollback, String::new(), Timestamp::now());
         possible.map_err(HoldOrderError::Refused)?;
         let mut gone = (*self.gone).clone();
@@ -216,8 +268,9 @@ impl MapDecider {
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<(), HoldOrderError> {
         self.expected(expected)?;
+        self.check_no_canary()?;
         let state = self.hold.state.resumed().map_err(HoldOrderError::Refused)?;
-        self.hold.change(state, ticket).await?;
+        self.hold.change(state, None, ticket).await?;
         self.hold.pending = None;
         self.gate.settle();
         Ok(())
@@ -237,7 +290,7 @@ impl MapDecider {
         let held = self.gate.named(id).map_err(HoldOrderError::NotHeld)?.clone();
         let answer = self.answer_id().ok_or(HoldOrderError::NotReady)?;
         let state = self.hold.state.rejecting(answer, note, Timestamp::now());
-        self.hold.change(state.map_err(HoldOrderError::Refused)?, ticket).await?;
+        self.hold.change(state.map_err(HoldOrderError::Refused)?, None, ticket).await?;
         self.gate.settle();
         Ok(held)
     }
@@ -252,7 +305,7 @@ impl MapDecider {
     }
 
     /// The revision in force, where it is the one that somebody expects.
-    fn expected(&self, expected: Option<u64>) -> Result<Arc<Revision>, HoldOrderError> {
+    pub(super) fn expected(&self, expected: Option<u64>) -> Result<Arc<Revision>, HoldOrderError> {
         if let Some(writer) = &self.foreign {
             return Err(HoldOrderError::ReadOnly(writer.to_string()));
         }
@@ -267,20 +320,29 @@ impl MapDecider {
     }
 
     /// What names the sources' answer; before they have answered the last that was accepted.
-    fn answer_id(&mut self) -> Option<String> {
+    pub(super) fn answer_id(&mut self) -> Option<String> {
         let answer = self.hold.answer.clone().or_else(|| self.gate.accepted().cloned())?;
         Some(self.hold.names[0].id(&answer))
     }
 
-    /// The map that a rollback goes back to which is not in force.
-    pub(super) fn pending_rollback(&self) -> Option<Said> {
+    /// What the sources say; none before they have answered.
+    pub(super) fn hold_answer(&self) -> Option<Arc<EntryMap>> {
+        self.hold.answer.clone()
+    }
+
+    /// The map that an order is to bring into force, and has not.
+    pub(super) fn pending_order(&self) -> Option<Said> {
+        self.pending_rollback().or_else(|| self.pending_of_rollout())
+    }
+
+    fn pending_rollback(&self) -> Option<Said> {
         let (base, hold) = (self.hold.pending.as_ref()?, self.hold.state.hold.as_ref()?);
         let accepted = self.gate.accepted().filter(|accepted| *accepted == base);
         Some(Said {
             is_new: accepted.is_none(),
             passed: true,
             approved: true,
-            order: Some(Ordered { of: hold.of, note: hold.note.clone() }),
+            order: Some(Ordered::Rollback { of: hold.of, note: hold.note.clone() }),
             ..Said::again(Arc::clone(accepted.unwrap_or(base)))
         })
     }
@@ -324,43 +386,44 @@ impl MapDecider {
         }
     }
 
-    /// A rollback is in force, or what was held is by an approval.
-    pub(super) fn note_order_in_force(&mut self, ordered: bool, approved: bool) {
+    /// What was ordered is in force, or what was held is by an approval.
+    pub(super) fn note_order_in_force(&mut self, order: Option<&Ordered>, approved: bool) {
         let before = self.hold.state.clone();
-        if ordered && self.file.error.is_some() {
+        if order.is_some() && self.file.error.is_some() {
             // The map is the same, and a start would not know that it is what was ordered.
             return;
         }
-        if ordered {
-            self.hold.pending = None;
-            let number = self.decision.in_force.as_ref().map_or(0, |revision| revision.number);
-            self.hold.state.note_in_force(number);
+        let number = self.decision.in_force.as_ref().map_or(0, |revision| revision.number);
+        if order.is_some() {
             // What was rolled back from is judged like any answer once somebody resumes, and not as
             // a return to what was in force.
-            self.window = Window::new(self.limits.window);
-            self.flapping.forget();
-        } else if approved {
-            self.hold.state.note_approved();
+            self.note_rollout_in_force(number);
+        }
+        match order {
+            Some(Ordered::Rollback { .. }) => {
+                self.hold.pending = None;
+                self.hold.state.note_in_force(number);
+            }
+            Some(Ordered::Approved { .. }) => self.hold.state.note_approved(),
+            Some(Ordered::Abort { .. }) => {}
+            None if approved => self.hold.state.note_approved(),
+            None => {}
         }
         self.hold.unsaved |= self.hold.state != before;
     }
 
     /// Stores what changed by itself.
     pub(super) async fn save_hold(&mut self) {
-        if self.hold.unsaved && self.hold.store.is_some() {
+        if self.hold_is_unsettled() {
             let state = self.hold.state.clone();
-            match self.hold.change(state, None).await {
-                Ok(()) => {}
-                Err(error) => {
-                    let error = error.to_string();
-                    if self.hold.error.as_ref() != Some(&error) {
-                        tracing::error!("how a rollback stands can't be stored: {error}");
-                    }
-                    self.hold.error = Some(error);
-                }
+            let rollout = self.rollouts.stored().filter(|_| self.rollouts.unsaved);
+            match self.hold.change(state, rollout, None).await {
+                Ok(()) => self.rollouts.unsaved = false,
+                Err(error) => self.hold.failed(&error),
             }
         }
         self.tell_hold();
+        self.tell_rollouts();
     }
 
     fn tell_hold(&mut self) {
@@ -394,7 +457,7 @@ impl MapDecider {
 
     /// Whether something of it is to be tried again.
     pub(super) fn hold_is_unsettled(&self) -> bool {
-        self.hold.unsaved && self.hold.store.is_some()
+        (self.hold.unsaved || self.rollouts.unsaved) && self.hold.store.is_some()
     }
 
     /// When the hold's time is over, or the clock is to be looked at again.

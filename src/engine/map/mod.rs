@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::desired::MapChange;
-use mapsmith_core::desired::gate::{ApprovalError, Gate};
+use mapsmith_core::desired::gate::Gate;
 use mapsmith_core::desired::gone::GoneNodes;
 use mapsmith_core::desired::guard::{Flapping, Limits, Window};
 use mapsmith_core::desired::references::{Actions, Dangling, Targets};
@@ -33,7 +33,7 @@ use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::{ChangeCounts, RevisionLog};
 use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
 use mapsmith_core::{
-    DesiredMap, EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState,
+    DesiredMap, EntryMap, HeldChange, Note, Overrides, RejectedRows, Revision, SourceState,
 };
 use metrics::counter;
 
@@ -41,6 +41,7 @@ use super::rows::RowScreen;
 use crate::store::map_file::{MapFileError, MapFileWriter};
 use crate::telemetry::{DRIFT_CORRECTED, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_FILE};
 
+mod approval;
 mod commit;
 mod compose;
 mod file;
@@ -52,6 +53,7 @@ mod map_file;
 mod memory;
 mod owners;
 mod record;
+mod rollout;
 mod screens;
 
 use compose::Said;
@@ -63,6 +65,8 @@ use hold::SourceHold;
 pub(super) use memory::MapMemory;
 use owners::Owners;
 pub use owners::OwnersDecision;
+pub use rollout::RolloutDecision;
+use rollout::Rollouts;
 use screens::Screens;
 
 /// The cause of a revision that overrides led to, beside the sources' names.
@@ -126,6 +130,8 @@ pub struct MapDecision {
     pub history: HistoryState,
     /// What keeps the sources' answers from being applied.
     pub hold: HoldDecision,
+    /// What is tried in a few instances first, or was.
+    pub rollout: RolloutDecision,
     /// How long the parts of the last decision took.
     pub steps: Vec<StepTiming>,
 }
@@ -169,6 +175,9 @@ pub struct MapDecider {
     history: Option<History>,
     /// What keeps the sources' answers from being applied.
     hold: SourceHold,
+    rollouts: Rollouts,
+    /// Who let the held change through at the next decision, and why.
+    approval: Note,
     /// What the sources said when the guard last let it through (the map in force without
     /// overrides), and the change of it that is held.
     gate: Gate<Arc<EntryMap>>,
@@ -289,6 +298,8 @@ impl MapDecider {
             log: RevisionLog::default(),
             history: None,
             hold: SourceHold::default(),
+            rollouts: Rollouts::default(),
+            approval: Note::default(),
             gate: Gate::default(),
             let_through: None,
             inputs_of_revision: Vec::new(),
@@ -388,31 +399,6 @@ impl MapDecider {
         self.actions.matter() || self.owners.is_some() || (self.actions.guard() && has_routes)
     }
 
-    /// Lets one held change through at the next decision.
-    ///
-    /// # Errors
-    /// When no such change is held.
-    pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
-        self.check_hold().map_err(ApprovalError::OnHold)?;
-        self.gate.approve(id)
-    }
-
-    /// Whether a change that was approved came into force at the decision that followed: a source
-    /// may have said something else just then.
-    pub(super) fn outcome_of_approval(
-        &self,
-        approved: HeldChange,
-    ) -> Result<HeldChange, ApprovalError> {
-        match (&self.file.error, self.gate.held()) {
-            (Some(error), _) => Err(ApprovalError::NotWritten(error.clone())),
-            (None, _) if self.let_through.as_ref() == Some(&approved.id) => Ok(approved),
-            (None, Some(held)) => {
-                Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() })
-            }
-            (None, None) => Err(ApprovalError::NothingHeld),
-        }
-    }
-
     /// Looks at what every source said and an operator ordered, and decides what is wanted.
     pub async fn decide(&mut self, sources: &[SourceState], overrides: Arc<Overrides>) {
         if !self.keeps_map {
@@ -462,11 +448,12 @@ impl MapDecider {
             steps: Vec::new(),
         };
         self.note_answer(round.candidate.as_ref(), at);
+        self.check_rollouts_map();
         match merged {
             Err(waiting) => {
                 self.decision.waiting_for = waiting;
                 if let (None, Some(accepted)) = (&self.foreign, self.gate.accepted().cloned()) {
-                    let said = self.pending_rollback().unwrap_or_else(|| Said::again(accepted));
+                    let said = self.pending_order().unwrap_or_else(|| Said::again(accepted));
                     self.compose_and_commit(said, &mut round).await;
                 }
             }
@@ -479,6 +466,7 @@ impl MapDecider {
                 }
             }
         }
+        self.compose_canary();
         self.save_hold().await;
         self.removal = self.next_removal(now);
         self.decision.gone = Arc::clone(&self.gone);

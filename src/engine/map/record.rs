@@ -19,6 +19,7 @@ impl MapDecider {
         gauge!(MAP_FILE_FAILED).set(f64::from(u8::from(self.file.error.is_some())));
         gauge!(HISTORY_FAILED).set(f64::from(u8::from(self.decision.history.error.is_some())));
         self.record_hold();
+        self.record_rollout();
         gauge!(READ_ONLY).set(f64::from(u8::from(self.foreign.is_some())));
         gauge!(PINS).set(self.decision.overrides.pins().len() as f64);
         gauge!(BLOCKED).set(self.decision.overrides.blocked().len() as f64);

@@ -190,6 +190,19 @@ impl Screens {
         self.rejected.get(node)?.iter().find(|row| &*row.master == master)
     }
 
+    /// A map without the rows that are known to be refused; none where it has none.
+    pub(super) fn leave_out(&self, map: &EntryMap) -> Option<EntryMap> {
+        let is_refused = |node: &str, master: &str| self.refused(node, master).is_some();
+        let has = |node: &str| map.get(node).is_some_and(|master| is_refused(node, master));
+        if !self.rejected.keys().any(|node| has(node)) {
+            return None;
+        }
+        let mut kept = EntryMapBuilder::new();
+        let rows = map.iter().filter(|(node, master)| !is_refused(node, master));
+        rows.for_each(|(node, master)| kept.push_checked(node, master));
+        Some(kept.finish())
+    }
+
     /// Asks every instance whose map takes some rows only; false where none answers.
     async fn ask(&mut self, rows: &Arc<[(String, String)]>) -> bool {
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);

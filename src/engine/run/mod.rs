@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mapsmith_core::config::Config;
+use mapsmith_core::desired::Canary;
 use mapsmith_core::desired::config::DesiredConfig;
-use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::desired::rollout::Rollout;
 use mapsmith_core::{Desired, DesiredMap, HeldChange, Revision, SourceState};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -32,6 +34,8 @@ const FIRST_TARGETS: Duration = Duration::from_secs(5);
 const ROUND_BOUND: Duration = Duration::from_secs(5);
 /// Between two tries to write a map file that can't be written.
 const FILE_RETRY: Duration = Duration::from_secs(5);
+/// Between two looks at the instances while a rollout is on its way.
+const ROLLOUT_CHECK: Duration = Duration::from_millis(250);
 /// Between two looks at a node whose time is over, where the first came to nothing.
 const OWNERS_RETRY: Duration = Duration::from_secs(1);
 /// The least time between two decisions that only what the map may point to led to: health checks
@@ -48,13 +52,16 @@ pub struct Outputs {
 }
 
 /// Somebody who waits for what an approval came to.
-type Approved = (HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>);
+type Approved = (HeldChange, oneshot::Sender<Result<HeldChange, HoldOrderError>>);
 
 /// Somebody who waits for a node to have its owner.
 type Owned = oneshot::Sender<Result<u64, OwnError>>;
 
 /// Somebody who waits for a rollback to be in force, and the map before it.
 type RollingBack = (Arc<Revision>, oneshot::Sender<Result<RolledBack, HoldOrderError>>);
+
+/// Somebody who waits for what was ordered of a rollout, or of a canary that begins.
+type RollingOut = (Rollout, oneshot::Sender<Result<(Rollout, u64), HoldOrderError>>);
 
 /// Somebody who waits for the sources to be followed again.
 type Resumed = oneshot::Sender<Result<u64, HoldOrderError>>;
@@ -95,6 +102,11 @@ pub struct Engine {
     owned: Vec<Owned>,
     rolled_back: Vec<RollingBack>,
     resumed: Vec<Resumed>,
+    rolled_out: Vec<RollingOut>,
+    /// Those whose approved change goes to a canary.
+    in_canary: Vec<Approved>,
+    /// When the instances are looked at for a rollout.
+    rollout_due: Instant,
 }
 
 impl Engine {
@@ -132,6 +144,9 @@ impl Engine {
             owned: Vec::new(),
             rolled_back: Vec::new(),
             resumed: Vec::new(),
+            rolled_out: Vec::new(),
+            in_canary: Vec::new(),
+            rollout_due: now,
         }
     }
 
@@ -211,6 +226,7 @@ impl Engine {
             self.take_answers();
         }
         self.map_is_due |= self.map_timer().is_some_and(|due| now >= due);
+        self.watch_rollout(now).await;
         let mut news = self.order_servers() || self.map_counts != published;
         if self.map_is_due && !self.starting {
             self.decide_map().await;
@@ -222,6 +238,16 @@ impl Engine {
             self.publish();
         }
         self.answer_orders();
+    }
+
+    /// Looks at the instances for a rollout that is on its way.
+    async fn watch_rollout(&mut self, now: Instant) {
+        if self.starting || now < self.rollout_due || !self.map.watches_rollout() {
+            return;
+        }
+        self.rollout_due = now + ROLLOUT_CHECK;
+        let views = self.inputs.instances.now();
+        self.map_is_due |= self.map.observe_rollout(&views, Timestamp::now()).await;
     }
 
     /// Whether the first decision on the map can be made, which waits for what it should know,
@@ -306,7 +332,8 @@ impl Engine {
         }
         if decided {
             for (held, answer) in self.approved_of_lists.drain(..) {
-                let _ = answer.send(self.servers.outcome_of_approval(held));
+                let outcome = self.servers.outcome_of_approval(held);
+                let _ = answer.send(outcome.map_err(HoldOrderError::NotHeld));
             }
         }
         decided
@@ -319,7 +346,8 @@ impl Engine {
         let starts = after.into_iter().chain(targets).filter(|due| self.starting && *due > now);
         let after_the_start = [self.round_ends, self.map_timer()].into_iter().flatten();
         let after_the_start = after_the_start.filter(|_| !self.starting);
-        starts.chain(after_the_start).chain(self.lists_timer()).min()
+        let rollout = (!self.starting && self.map.watches_rollout()).then_some(self.rollout_due);
+        starts.chain(after_the_start).chain(self.lists_timer()).chain(rollout).min()
     }
 
     fn map_timer(&self) -> Option<Instant> {
@@ -340,13 +368,20 @@ impl Engine {
         let map = self.map.desired().filter(|_| self.map_counts);
         // Whose map it is, theirs are the servers too.
         let servers = self.servers.desired().filter(|_| decision.read_only.is_none());
-        let marks = |map: &Option<DesiredMap>| {
-            map.as_ref()
-                .map(|map| (map.revision.number, map.evaluated_request, Arc::clone(&map.overrides)))
+        let canary = self.map.desired_canary().filter(|_| map.is_some());
+        let mark = |map: &DesiredMap| {
+            (map.revision.number, map.evaluated_request, Arc::clone(&map.overrides))
+        };
+        let marks = |map: &Option<DesiredMap>, canary: &Option<Arc<Canary>>| {
+            let canary =
+                canary.as_ref().map(|canary| (canary.instances.clone(), mark(&canary.map)));
+            (map.as_ref().map(mark), canary)
         };
         let other_servers = servers != self.desired.servers;
         let first_config = self.declared.is_some() && self.desired.config.is_none();
-        if marks(&map) != marks(&self.desired.map) || other_servers || first_config {
+        let desired = &self.desired;
+        let other_map = marks(&map, &canary) != marks(&desired.map, &desired.canary);
+        if other_map || other_servers || first_config {
             let generation = self.desired.generation + 1;
             let config = match &self.declared {
                 Some(declared) if other_servers || first_config => {
@@ -354,7 +389,7 @@ impl Engine {
                 }
                 _ => self.desired.config.clone(),
             };
-            self.desired = Desired { generation, map, servers, config };
+            self.desired = Desired { generation, map, canary, servers, config };
             self.outputs.desired.send_replace(self.desired.clone());
         }
         self.outputs.decision.send_replace(Decision {

@@ -1,22 +1,27 @@
 //! What an operator orders of the engine itself: taken at once, decided on with everything else, and
 //! answered once that is done.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::desired::rollout::choose;
 
 use super::Engine;
 use crate::engine::{
-    Approval, Order, OwnOrder, RejectOrder, ResumeOrder, RollbackOrder, RollbackPreview, RolledBack,
+    Approval, HoldOrderError, Order, OwnOrder, RejectOrder, ResumeOrder, RollbackOrder,
+    RollbackPreview, RolledBack, RolloutOrder,
 };
 
 impl Engine {
     pub(super) async fn take(&mut self, order: Order) {
         match order {
-            Order::Approve(approval) => self.approve(approval),
+            Order::Approve(approval) => self.approve(approval).await,
             Order::Own(order) => self.own(order),
             Order::RollBack(order) => self.roll_back(order).await,
             Order::Resume(order) => self.resume(order).await,
             Order::Reject(order) => self.reject(order).await,
+            Order::Rollout(order) => self.roll_out(order).await,
         }
     }
 
@@ -24,7 +29,8 @@ impl Engine {
     pub(super) fn answer_orders(&mut self) {
         for (held, answer) in self.approved_of_map.drain(..) {
             // Whoever asked may have gone; the change is in force all the same.
-            let _ = answer.send(self.map.outcome_of_approval(held));
+            let outcome = self.map.outcome_of_approval(held);
+            let _ = answer.send(outcome.map_err(HoldOrderError::NotHeld));
         }
         if self.map_is_due {
             return;
@@ -34,7 +40,7 @@ impl Engine {
         for answer in self.owned.drain(..) {
             let _ = answer.send(outcome.clone().map(|()| generation));
         }
-        let (outcome, after) = (self.map.outcome_of_rollback(), self.map.entries_in_force());
+        let (outcome, after) = (self.map.outcome_of_rollback(), self.map.entries_ordered());
         for (before, answer) in self.rolled_back.drain(..) {
             let after = after.clone().unwrap_or_default();
             let maps = RollbackPreview { before, after };
@@ -44,10 +50,29 @@ impl Engine {
         for answer in self.resumed.drain(..) {
             let _ = answer.send(Ok(generation));
         }
+        for (held, answer) in self.in_canary.drain(..) {
+            let _ = answer.send(Ok(held));
+        }
+        let rollouts = Arc::clone(&self.map.decision().rollout.rollouts);
+        for (ordered, answer) in self.rolled_out.drain(..) {
+            let now = rollouts.iter().find(|rollout| rollout.id == ordered.id).cloned();
+            let _ = answer.send(Ok((now.unwrap_or(ordered), generation)));
+        }
     }
 
-    fn approve(&mut self, Approval { id, answer }: Approval) {
-        let of_map = match self.map.approve(&id) {
+    async fn approve(&mut self, Approval { id, note, canary, answer }: Approval) {
+        if let Some((terms, ticket)) = canary {
+            let views = self.inputs.instances.now();
+            let begun = self.map.begin_approved((&id, note, terms), &views, Some(ticket)).await;
+            return match begun {
+                Ok(held) => {
+                    self.map_is_due = true;
+                    self.in_canary.push((held, answer));
+                }
+                Err(error) => drop(answer.send(Err(error))),
+            };
+        }
+        let of_map = match self.map.approve_by(&id, note) {
             Ok(held) => {
                 self.map_is_due = true;
                 return self.approved_of_map.push((held, answer));
@@ -61,7 +86,10 @@ impl Engine {
             }
             Err(of_lists) => {
                 let error = if of_map == ApprovalError::NothingHeld { of_lists } else { of_map };
-                let _ = answer.send(Err(error));
+                let _ = answer.send(Err(match error {
+                    ApprovalError::OnHold(error) => HoldOrderError::Refused(error),
+                    error => HoldOrderError::NotHeld(error),
+                }));
             }
         }
     }
@@ -80,24 +108,36 @@ impl Engine {
     }
 
     async fn roll_back(&mut self, order: RollbackOrder) {
-        let RollbackOrder { rollback, base, expected, ticket, answer } = order;
+        let RollbackOrder { rollback, canary, base, expected, ticket, answer } = order;
         let (of, until) = (rollback.of, rollback.until);
         let by = rollback.note.by.clone();
         let Some(ticket) = ticket else {
             let preview = self.map.preview_rollback(rollback, &base, expected);
+            let views = self.inputs.instances.now();
+            let choice = canary.map_or(Ok(()), |terms| choose(&terms.instances, &views).map(drop));
+            let preview =
+                preview.and_then(|it| choice.map(|()| it).map_err(HoldOrderError::Choice));
             let generation = self.desired.generation;
             let told = |maps| RolledBack { maps, generation, not_in_force: None };
             let _ = answer.send(preview.map(told));
             return;
         };
-        match self.map.roll_back(rollback, base, expected, Some(ticket)).await {
+        let begun = match canary {
+            None => self.map.roll_back(rollback, base, expected, Some(ticket)).await,
+            Some(terms) => {
+                let views = self.inputs.instances.now();
+                let order = (rollback, terms);
+                self.map.begin_rollback(order, base, expected, &views, Some(ticket)).await
+            }
+        };
+        match begun {
             Ok(before) => {
                 let until = until.map(tracing::field::display);
                 tracing::warn!(
                     of,
                     until,
                     by,
-                    "an operator ordered a rollback: the sources are held back"
+                    "an operator ordered a rollback: what the sources say waits"
                 );
                 self.map_is_due = true;
                 self.rolled_back.push((before, answer));
@@ -120,6 +160,19 @@ impl Engine {
             Err(error) => {
                 let _ = answer.send(Err(error));
             }
+        }
+    }
+
+    async fn roll_out(&mut self, order: RolloutOrder) {
+        let RolloutOrder { id, version, promote, note, ticket, answer } = order;
+        let (is_dry, generation) = (ticket.is_none(), self.desired.generation);
+        match self.map.decide_rollout((&id, version), promote, note, ticket).await {
+            Ok(rollout) if is_dry => drop(answer.send(Ok((rollout, generation)))),
+            Ok(rollout) => {
+                self.map_is_due = true;
+                self.rolled_out.push((rollout, answer));
+            }
+            Err(error) => drop(answer.send(Err(error))),
         }
     }
 

@@ -159,6 +159,7 @@ impl ServerDecider {
             drained: drained.collect(),
             undrained: undrained(&map.overrides),
             owners: owners.collect(),
+            canary: &map.rollout.masters,
             producers: &self.producers,
         };
         let known = &self.listed;

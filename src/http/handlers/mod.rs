@@ -156,11 +156,13 @@ pub(in crate::http) async fn approve(
     State(api): Shared,
     Extension(ticket): Ticket,
     _: Parameters<ReasonQuery>,
+    Author(by): Author,
     body: Bytes,
 ) -> Result<Json<HeldChange>, HttpError> {
     let help = "{\"id\": \"...\"} with the id of the held change";
     let request: ApproveRequest = json(&body, help)?;
-    Ok(Json(api.approve(&request.id, &ticket).await?))
+    let note = Note { reason: ticket.reason(), by };
+    Ok(Json(api.approve(&request.id, note, None, ticket).await?.held))
 }
 
 /// The overrides in force.

@@ -9,17 +9,19 @@ use mapsmith_core::history::{Chain, Patch};
 use mapsmith_core::{EntryMap, Note, Revision};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{SqliteStore, StoreErrorKind, audit, history, time};
-use crate::store::{AuditTicket, HoldStore, StoreError};
+use super::{SqliteStore, StoreErrorKind, audit, history, rollouts, time};
+use crate::store::{AuditTicket, HoldStore, StoreError, StoredRollout};
 
 #[async_trait]
 impl HoldStore for SqliteStore {
     async fn keep_hold(
         &self,
         state: HoldState,
+        rollout: Option<StoredRollout>,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<(), StoreError> {
-        self.with(move |connection| write(connection, &state, ticket.as_deref())).await
+        self.with(move |connection| write(connection, &state, rollout.as_ref(), ticket.as_deref()))
+            .await
     }
 
     async fn base_of(&self, newest: Arc<Revision>, number: u64) -> Result<EntryMap, StoreError> {
@@ -65,25 +67,32 @@ pub(super) fn read(connection: &Connection) -> Result<HoldState, StoreErrorKind>
             ended: ended.transpose()?,
         })
     });
-    const REJECTED: &str = "SELECT answer, since, reason, author FROM rejected";
-    let rejected = connection.query_row(REJECTED, [], |row| {
+    let rejected = read_answer(connection, "SELECT answer, since, reason, author FROM rejected")?;
+    let aborted = read_answer(connection, "SELECT answer, since, reason, author FROM aborted")?;
+    Ok(HoldState { hold: hold.transpose()?, rejected, aborted })
+}
+
+fn read_answer(connection: &Connection, query: &str) -> Result<Option<Rejected>, StoreErrorKind> {
+    let answer = connection.query_row(query, [], |row| {
         let note = Note { reason: row.get(2)?, by: row.get(3)? };
         Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, note))
     });
-    let rejected = rejected.optional()?.map(|(answer, at, note)| {
+    let answer = answer.optional()?.map(|(answer, at, note)| {
         Ok::<_, StoreErrorKind>(Rejected { answer, at: time(at)?, note })
     });
-    Ok(HoldState { hold: hold.transpose()?, rejected: rejected.transpose()? })
+    answer.transpose()
 }
 
 fn write(
     connection: &mut Connection,
     state: &HoldState,
+    rollout: Option<&StoredRollout>,
     ticket: Option<&AuditTicket>,
 ) -> Result<(), StoreErrorKind> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM hold", [])?;
     transaction.execute("DELETE FROM rejected", [])?;
+    transaction.execute("DELETE FROM aborted", [])?;
     let milliseconds = |at: Timestamp| at.as_millisecond();
     if let Some(Hold { of, revision, since, until, note, ended }) = &state.hold {
         let why = ended.map(|end| history::json::<EndReason>(&end.why)).transpose()?;
@@ -102,18 +111,29 @@ fn write(
             ],
         )?;
     }
-    if let Some(Rejected { answer, at, note }) = &state.rejected {
-        transaction.execute(
-            "INSERT INTO rejected (id, answer, since, reason, author) VALUES (1, ?1, ?2, ?3, ?4)",
-            params![answer, milliseconds(*at), note.reason, note.by],
-        )?;
+    const REJECTED: &str =
+        "INSERT INTO rejected (id, answer, since, reason, author) VALUES (1, ?1, ?2, ?3, ?4)";
+    const ABORTED: &str =
+        "INSERT INTO aborted (id, answer, since, reason, author) VALUES (1, ?1, ?2, ?3, ?4)";
+    for (insert, answer) in [(REJECTED, &state.rejected), (ABORTED, &state.aborted)] {
+        if let Some(Rejected { answer, at, note }) = answer {
+            let values = params![answer, milliseconds(*at), note.reason, note.by];
+            transaction.execute(insert, values)?;
+        }
     }
+    rollout.map_or(Ok(()), |rollout| rollouts::write(&transaction, rollout))?;
     audit::commit(transaction, ticket, None)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use mapsmith_core::desired::rollout::{CanaryInstances, Plan, Rollout, Subject, Terms, Then};
+    use mapsmith_core::history::Fingerprint;
+
     use super::*;
+    use crate::store::Ways;
 
     #[tokio::test]
     async fn a_hold_and_what_was_rejected_are_there_after_a_restart_until_they_end() {
@@ -130,15 +150,54 @@ mod tests {
             ended: None,
         };
         let rejected = Rejected { answer: "00ff".to_owned(), at: at(1), note };
-        let pending = HoldState { hold: Some(hold.clone()), rejected: Some(rejected) };
+        let aborted = Some(Rejected { answer: "11ee".to_owned(), ..rejected.clone() });
+        let pending = HoldState { hold: Some(hold.clone()), rejected: Some(rejected), aborted };
         let end = HoldEnd { at: at(5), why: EndReason::OtherAnswer };
         let over = Hold { revision: Some(4), until: None, ended: Some(end), ..hold };
-        let over = HoldState { hold: Some(over), rejected: None };
+        let over = HoldState { hold: Some(over), ..HoldState::default() };
         for state in [pending, over, HoldState::default()] {
             let store = SqliteStore::open(&path).await.unwrap();
-            store.keep_hold(state.clone(), None).await.unwrap();
+            store.keep_hold(state.clone(), None, None).await.unwrap();
             drop(store);
             assert_eq!(SqliteStore::peek(&path).await.unwrap().hold, state);
         }
+    }
+
+    #[tokio::test]
+    async fn rollouts_are_there_after_a_restart_the_newest_first_and_not_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let begun = |number: u64| {
+            let instances = CanaryInstances::Share(10.0);
+            let terms = Terms { instances, bake: Duration::from_secs(60), then: Then::Wait };
+            let (names, subject) = (vec!["edge1".to_owned()], Subject::Rollback { of: 1 });
+            let note = Note { reason: None, by: Some("anna".to_owned()) };
+            Rollout::begin(subject, note, (names, &terms), (number, number + 1), now)
+        };
+        let plan = Plan {
+            answer: "00ff".to_owned(),
+            hold_seconds: Some(60),
+            stable: Fingerprint(u64::MAX),
+            canary: Fingerprint(2),
+            hold_before: HoldState::default(),
+        };
+        let ways = Ways { forward: vec![vec![1], vec![2]], back: vec![vec![3]] };
+        for number in 0..30 {
+            let mut stored = StoredRollout {
+                rollout: begun(number),
+                plan: plan.clone(),
+                ways: Some(ways.clone()),
+            };
+            store.keep_hold(HoldState::default(), Some(stored.clone()), None).await.unwrap();
+            let kept = &SqliteStore::peek(&path).await.unwrap().rollouts;
+            assert_eq!(kept.first(), Some(&stored));
+            stored.rollout = stored.rollout.abort(Note::default(), None, now).unwrap();
+            stored.ways = None;
+            store.keep_hold(HoldState::default(), Some(stored.clone()), None).await.unwrap();
+            assert_eq!(store.rollouts().await.unwrap().first(), Some(&stored));
+        }
+        assert_eq!(store.rollouts().await.unwrap().len(), 20);
     }
 }

@@ -21,7 +21,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::watch;
 
 use self::lock::Lock;
-use super::{AuditTicket, OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
+use super::{
+    AuditTicket, OwnerStore, Store, StoreError, StoreErrorKind, StoredRollout, StoredServices,
+};
 
 mod audit;
 mod copy;
@@ -33,6 +35,7 @@ mod lock;
 mod overrides;
 mod owners;
 mod registrations;
+mod rollouts;
 mod servers;
 mod services;
 mod tokens;
@@ -46,7 +49,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 15] = [
+const MIGRATIONS: [&str; 16] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -128,6 +131,14 @@ const MIGRATIONS: [&str; 15] = [
     CREATE TABLE rejected (id INTEGER PRIMARY KEY CHECK (id = 1), answer TEXT NOT NULL, \
     since INTEGER NOT NULL, reason TEXT, author TEXT) STRICT;
 ",
+    "
+    CREATE TABLE rollouts (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, \
+    rollout TEXT NOT NULL, plan TEXT NOT NULL) STRICT;
+    CREATE TABLE rollout_blocks (rollout TEXT NOT NULL, way INTEGER NOT NULL, \
+    block INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (rollout, way, block)) STRICT;
+    CREATE TABLE aborted (id INTEGER PRIMARY KEY CHECK (id = 1), answer TEXT NOT NULL, \
+    since INTEGER NOT NULL, reason TEXT, author TEXT) STRICT;
+",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
@@ -143,6 +154,8 @@ pub struct Stored {
     pub owners: StoredOwners,
     /// What keeps the sources' answers from being applied.
     pub hold: HoldState,
+    /// The latest rollouts, the newest first.
+    pub rollouts: Vec<StoredRollout>,
     /// The server lists in force, by backend.
     pub lists: BTreeMap<String, LastGoodList>,
 }
@@ -260,6 +273,11 @@ impl SqliteStore {
         self.with(|connection| hold::read(connection)).await
     }
 
+    /// The latest rollouts, the newest first.
+    pub async fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError> {
+        self.with(|connection| rollouts::read(connection)).await
+    }
+
     /// The owners that are remembered.
     pub async fn owners(&self) -> Result<StoredOwners, StoreError> {
         self.with(|connection| owners::read(connection)).await
@@ -375,6 +393,7 @@ fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
             overrides: overrides::read(&connection)?,
             owners: owners::read(&connection)?,
             hold: hold::read(&connection)?,
+            rollouts: rollouts::read(&connection)?,
             lists: lists::read(&connection)?,
         }),
     }

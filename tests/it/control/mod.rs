@@ -8,6 +8,7 @@ mod map;
 mod masters;
 mod nodes;
 mod rollback;
+mod rollout;
 mod servers;
 mod stats;
 

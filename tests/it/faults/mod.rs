@@ -17,6 +17,7 @@ mod map_file;
 mod outage;
 mod process;
 mod registry;
+mod rollout;
 pub mod run;
 mod schedule;
 pub mod site;

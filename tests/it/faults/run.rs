@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::schedule::{Fault, Schedule, Step};
 use super::site::{Journal, NODES, Outcome, Whole};
-use super::{answers, crowd, guard, map_file, outage, process};
+use super::{answers, crowd, guard, map_file, outage, process, rollout};
 use crate::support::admin_proxy::Weather;
 use crate::support::process::{Ending, Process};
 use crate::support::random::Random;
@@ -177,6 +177,10 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
         }
         Fault::RegistryCreeps => guard::registry_creeps(whole, random)?,
         Fault::NodeFlaps => guard::node_flaps(whole, random)?,
+        Fault::RolledBack { killed } => return rollout::rollback(whole, random, *killed),
+        Fault::Canary { promote, killed } => {
+            return rollout::canary(whole, random, *promote, *killed);
+        }
         Fault::RegistryLies { source, version } => {
             outage::registry_lies(whole, random, *source, *version)?
         }

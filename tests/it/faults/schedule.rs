@@ -225,6 +225,31 @@ pub enum Fault {
     RegistryCreeps,
     /// A node goes back and forth.
     NodeFlaps,
+    /// An operator goes back to an older map, and resumes; Mapsmith is killed after the order.
+    RolledBack {
+        killed: bool,
+    },
+    /// The same in one gateway first.
+    Canary {
+        promote: bool,
+        killed: Killed,
+    },
+}
+
+/// Who is killed while a canary is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    Nobody,
+    /// Mapsmith, right after the order.
+    AtOnce,
+    /// Mapsmith, while it bakes.
+    Later,
+    /// The canary's own.
+    Gateway,
+}
+
+impl Killed {
+    const ALL: [Self; 4] = [Self::Nobody, Self::AtOnce, Self::Later, Self::Gateway];
 }
 
 impl Fault {
@@ -253,6 +278,8 @@ impl Fault {
                 | Self::SecondMapsmith { .. }
                 | Self::RegistryCreeps
                 | Self::NodeFlaps
+                | Self::RolledBack { .. }
+                | Self::Canary { .. }
         )
     }
 }
@@ -310,6 +337,7 @@ impl Schedule {
             steps[0].settles = true;
         }
         steps.extend(later_steps(seed, &site));
+        steps.extend(operators_steps(seed, &site));
         Self { site, steps }
     }
 }
@@ -322,6 +350,24 @@ fn later_steps(seed: u64, site: &Site) -> Vec<Step> {
     (0..count)
         .map(|_| Step {
             fault: later_fault(site, &mut random),
+            seed: random.next_u64(),
+            settles: true,
+            weather: None,
+        })
+        .collect()
+}
+
+/// What an operator does, which needs a store; likewise behind the others.
+fn operators_steps(seed: u64, site: &Site) -> Vec<Step> {
+    let mut random = Random::new(seed.rotate_left(17) ^ !0x5eed);
+    let count = if site.pins { random.between(1, 2) } else { 0 };
+    let fault = |random: &mut Random| match site.instances > 1 && random.chance(70) {
+        true => Fault::Canary { promote: random.chance(50), killed: *random.pick(&Killed::ALL) },
+        false => Fault::RolledBack { killed: random.chance(50) },
+    };
+    (0..count)
+        .map(|_| Step {
+            fault: fault(&mut random),
             seed: random.next_u64(),
             settles: true,
             weather: None,
@@ -431,6 +477,6 @@ mod tests {
             }
             kinds.extend(steps.iter().map(|step| step.fault.kind()));
         }
-        assert_eq!(kinds.len(), 29, "every kind of fault comes up: {kinds:?}");
+        assert_eq!(kinds.len(), 31, "every kind of fault comes up: {kinds:?}");
     }
 }

@@ -3,8 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::certificates::expiry;
-use super::{Action, Item, Kind, Severity, Status};
+use super::{Action, HoldStatus, Item, Kind, Severity, Status};
 use crate::access::Role;
+use crate::desired::rollout::Rollout;
 use crate::revision::HeldChange;
 use crate::status::{KeptNodes, SourceStatus};
 
@@ -14,6 +15,8 @@ const FIRST_ANSWERS: SignedDuration = SignedDuration::from_secs(30);
 const STALE: SignedDuration = SignedDuration::from_mins(15);
 /// How long something that was put right is shown.
 pub(super) const LATELY: SignedDuration = SignedDuration::from_hours(1);
+/// How long before its end a hold needs somebody.
+const LAST_MINUTES: SignedDuration = SignedDuration::from_mins(10);
 /// How often the command may fail before that is shown: once may be chance.
 const NOTIFY_FAILURES: u32 = 2;
 /// The most names in one sentence.
@@ -51,6 +54,8 @@ pub(super) fn nodes(count: usize) -> String {
 
 pub(super) fn of_the_map(status: &Status, now: Timestamp, items: &mut Vec<Item>) {
     items.extend(status.held.iter().map(held));
+    items.extend(status.hold.as_ref().map(|it| hold(it, status, now)));
+    items.extend(status.rollout.as_ref().filter(|rollout| rollout.is_open()).map(rollout));
     if let Some(writer) = &status.read_only {
         let text =
             format!("another Mapsmith writes the map file ({writer}), so this one changes nothing");
@@ -118,6 +123,61 @@ fn held(held: &HeldChange) -> Item {
         .since(Some(held.since))
         .with(Action::command("See what would change", "mapsmith plan"))
         .with(approve.with_call("POST /v1/held/approve", Role::Operator))
+}
+
+/// One that ends soon, or that is over with a change that waits for somebody, needs them now.
+fn hold(status: &HoldStatus, all: &Status, now: Timestamp) -> Item {
+    let HoldStatus { hold, waiting } = status;
+    let of = hold.of;
+    let is_held = all.held.iter().any(|held| held.of == HeldChange::MAP);
+    let left = hold.until.map(|until| until.duration_since(now));
+    let (severity, text) = match (hold.ended, left) {
+        (Some(_), _) if is_held => (
+            Severity::Act,
+            format!(
+                "the hold of the rollback to revision {of} is over, and what the sources say \
+                waits as a held change"
+            ),
+        ),
+        (Some(_), _) => (
+            Severity::Look,
+            format!(
+                "the hold of the rollback to revision {of} is over, and the sources are not \
+                followed"
+            ),
+        ),
+        (None, Some(left)) => {
+            let severity = if left <= LAST_MINUTES { Severity::Act } else { Severity::Look };
+            let until = hold.until.unwrap_or(now);
+            let text = format!(
+                "the rollback to revision {of} holds the sources back until {until:.0}; what they \
+                    say then is a held change ({waiting})"
+            );
+            (severity, text)
+        }
+        (None, None) => (
+            Severity::Look,
+            format!(
+                "the rollback to revision {of} holds the sources back until somebody resumes \
+                ({waiting})"
+            ),
+        ),
+    };
+    let resume = Action::command("Follow the sources again", "mapsmith resume");
+    Item::new(severity, Kind::Hold, HeldChange::MAP, text)
+        .since(Some(hold.since))
+        .with(resume.with_call("DELETE /v1/hold", Role::Operator))
+}
+
+fn rollout(rollout: &Rollout) -> Item {
+    let severity = if rollout.needs_a_person() { Severity::Act } else { Severity::Look };
+    let id = &rollout.id;
+    let promote = Action::command("Have it go everywhere", "mapsmith rollout promote");
+    let abort = Action::command("Bring back what was before", "mapsmith rollout abort");
+    Item::new(severity, Kind::Rollout, id, rollout.to_string())
+        .since(Some(rollout.since))
+        .with(promote.with_call(&format!("POST /v1/rollouts/{id}/promote"), Role::Operator))
+        .with(abort.with_call(&format!("POST /v1/rollouts/{id}/abort"), Role::Operator))
 }
 
 fn kept(subject: &str, why: &str, kept: &KeptNodes) -> Option<Item> {

@@ -12,8 +12,10 @@ use utoipa::ToSchema;
 use crate::access::Role;
 use crate::certificate::CertificateStatus;
 use crate::config::status::HaproxyStatus;
+use crate::desired::hold::Hold;
 use crate::desired::references::Dangling;
-use crate::revision::HeldChange;
+use crate::desired::rollout::Rollout;
+use crate::revision::{ChangeCounts, HeldChange};
 use crate::services::ServicesStatus;
 use crate::status::{BackendStatus, InstanceStatus, KeptNodes, MapFileStatus, SourceStatus};
 use crate::tls_file::TlsFileStatus;
@@ -78,6 +80,8 @@ impl Severity {
 #[schema(as = AttentionKind)]
 pub enum Kind {
     HeldChange,
+    /// A revision that is tried in a few instances.
+    Rollout,
     ReadOnly,
     MapFile,
     InstanceUnreachable,
@@ -104,6 +108,8 @@ pub enum Kind {
     Rejected,
     /// Nodes that stay where they are although the sources say something else.
     NodesKept,
+    /// A rollback holds the sources back.
+    Hold,
     /// A backend's list is not in force as it is.
     Backend,
     DriftHealed,
@@ -236,6 +242,14 @@ pub struct ApiFiles {
     pub crl_until: Option<Timestamp>,
 }
 
+/// What a rollback leaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HoldStatus {
+    pub hold: Hold,
+    /// What the sources' answer would change.
+    pub waiting: ChangeCounts,
+}
+
 /// What is known of everything, as far as somebody may be needed for it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Status {
@@ -245,6 +259,9 @@ pub struct Status {
     /// The Mapsmith that writes the map file instead of this one.
     pub read_only: Option<String>,
     pub held: Vec<HeldChange>,
+    pub hold: Option<HoldStatus>,
+    /// The latest rollout.
+    pub rollout: Option<Rollout>,
     /// Drained masters that keep their nodes.
     pub stuck: Vec<String>,
     pub flapping: KeptNodes,

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use haproxy_runtime::RuntimeAddress;
 use jiff::SignedDuration;
@@ -6,7 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::certificate::{CertificateSource, IssuedCertificate, Renewal};
+use crate::desired::hold::{EndReason, HoldEnd};
 use crate::desired::references::Targets;
+use crate::desired::rollout::{CanaryInstances, Subject, Terms, Then};
 use crate::revision::ChangeCounts;
 use crate::snapshot::SourceState;
 use crate::status::{InstanceState, KeptNode};
@@ -279,4 +282,49 @@ proptest! {
         prop_assert!(found.items.iter().all(|item| item.severity != Severity::Fine));
         prop_assert!(found.items.iter().all(|item| !item.text.is_empty()));
     }
+}
+
+#[test]
+fn a_hold_is_shown_until_it_ends_and_needs_somebody_in_its_last_minutes() {
+    let held_back = |until: Option<i64>, ended: bool, held_change: bool| {
+        let ended = ended.then_some(HoldEnd { at: ago(1), why: EndReason::TimeOver });
+        let until = until.map(|seconds| ago(-seconds));
+        let (since, note) = (ago(60), crate::Note::default());
+        let hold = Hold { of: 7, revision: Some(9), since, until, note, ended };
+        let hold = Some(HoldStatus { hold, waiting: ChangeCounts::default() });
+        let held = held_change.then(|| held(HeldChange::MAP, 1)).into_iter().collect();
+        let found = attention(&Status { hold, held, ..Status::default() }, now());
+        let item = found.items.into_iter().find(|item| item.kind == Kind::Hold).unwrap();
+        (item.severity, item.text)
+    };
+    let (severity, text) = held_back(Some(601), false, false);
+    assert!(
+        severity == Severity::Look && text.contains("back until 2023-11-14T22:23:21Z"),
+        "{text}"
+    );
+    assert_eq!(held_back(Some(600), false, false).0, Severity::Act);
+    assert_eq!(held_back(None, false, false).0, Severity::Look);
+    assert_eq!(held_back(Some(-1), true, false).0, Severity::Look);
+    let (severity, text) = held_back(Some(-1), true, true);
+    assert!(severity == Severity::Act && text.contains("waits as a held change"), "{text}");
+}
+
+#[test]
+fn a_rollout_is_shown_until_it_is_over_and_needs_somebody_where_it_waits_for_them() {
+    let instances = CanaryInstances::Named(vec!["e1".to_owned()]);
+    let terms = Terms { instances, bake: Duration::from_secs(60), then: Then::Wait };
+    let (subject, chosen) = (Subject::Rollback { of: 3 }, (vec!["e1".to_owned()], &terms));
+    let rollout = Rollout::begin(subject, crate::Note::default(), chosen, (5, 6), ago(0));
+    let shown = |rollout: Rollout| {
+        let status = Status { rollout: Some(rollout), ..Status::default() };
+        attention(&status, now()).items.first().map(|item| (item.severity, item.text.clone()))
+    };
+    let waits = "the rollback to revision 3 goes to e1 first".to_owned();
+    assert_eq!(shown(rollout.clone()), Some((Severity::Look, waits)));
+    let mut paused = rollout.clone();
+    [0, 30].map(|second| paused.observe(&[], ago(-second)));
+    let (severity, text) = shown(paused).unwrap();
+    assert!(severity == Severity::Act && text.contains("the settings have no instance"), "{text}");
+    let over = rollout.abort(crate::Note::default(), None, now()).unwrap();
+    assert_eq!(shown(over), None);
 }

@@ -12,13 +12,14 @@ pub mod hold;
 pub mod overrides;
 pub mod ownership;
 pub mod references;
+pub mod rollout;
 pub mod servers;
 pub mod shadow;
 mod state;
 pub mod stopping;
 pub mod taking_out;
 
-pub use state::{Desired, DesiredMap, MapChange};
+pub use state::{Canary, Desired, DesiredMap, MapChange};
 
 use std::cmp::Ordering;
 use std::sync::Arc;

@@ -30,6 +30,12 @@ pub enum EventKind {
     Held,
     /// A held change was let through.
     Approved,
+    /// A held change is not wanted.
+    Rejected,
+    /// A rollback holds the sources back, or does not any more.
+    Hold,
+    /// A revision goes to a few instances first, or everywhere, or is taken back.
+    Rollout,
     /// An instance is in another state.
     Instance,
     /// Something was found to differ and was corrected.
@@ -49,10 +55,13 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Revision,
         Self::Held,
         Self::Approved,
+        Self::Rejected,
+        Self::Hold,
+        Self::Rollout,
         Self::Instance,
         Self::Drift,
         Self::Source,
@@ -69,6 +78,9 @@ impl EventKind {
             Self::Revision => "revision",
             Self::Held => "held",
             Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Hold => "hold",
+            Self::Rollout => "rollout",
             Self::Instance => "instance",
             Self::Drift => "drift",
             Self::Source => "source",

@@ -118,6 +118,7 @@ impl MapDecider {
             (before, in_force) => before.is_none() && in_force.is_none(),
         };
         if let Verdict::Held(hold) = verdict {
+            self.note_held_base(&change.candidate);
             self.log_hold(hold, part.map(|passing| passing.counts));
             let passing = part?;
             let map = change.map(passing.part);

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::references::Action;
 use mapsmith_core::plan::Deviation;
 use mapsmith_core::status::PollReport;
@@ -22,6 +23,7 @@ mod partial;
 mod references;
 mod restart;
 mod rollback;
+mod rollout;
 
 struct Scene {
     folder: tempfile::TempDir,

@@ -1,24 +1,23 @@
-//! Rollbacks, holds and rejected answers over a real map file, and over a Mapsmith that ends at any
-//! moment.
+//! Rollbacks, holds and rejected answers over a real map file.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use mapsmith_core::desired::hold::{HoldState, Rollback};
-use proptest::prelude::*;
-use proptest::test_runner::Config;
 
 use super::*;
 use crate::engine::HoldOrderError;
-use crate::store::{AuditTicket, HoldStore, StoreError, StoreErrorKind};
+use crate::store::{AuditTicket, HoldStore, StoreError, StoreErrorKind, StoredRollout};
 
 /// A store in memory.
 #[derive(Default)]
-struct Memory {
-    state: Mutex<HoldState>,
+pub(super) struct Memory {
+    pub state: Mutex<HoldState>,
+    /// The newest first.
+    pub rollouts: Mutex<Vec<StoredRollout>>,
     /// What the sources had said, by revision.
-    bases: Mutex<BTreeMap<u64, EntryMap>>,
-    fails: AtomicBool,
+    pub bases: Mutex<BTreeMap<u64, EntryMap>>,
+    pub fails: AtomicBool,
 }
 
 fn failure() -> StoreError {
@@ -30,15 +29,21 @@ impl HoldStore for Memory {
     async fn keep_hold(
         &self,
         state: HoldState,
+        rollout: Option<StoredRollout>,
         _: Option<Arc<AuditTicket>>,
     ) -> Result<(), StoreError> {
-        match self.fails.load(Ordering::SeqCst) {
-            true => Err(failure()),
-            false => {
-                *self.state.lock().unwrap() = state;
-                Ok(())
-            }
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(failure());
         }
+        *self.state.lock().unwrap() = state;
+        if let Some(mut stored) = rollout {
+            let mut rollouts = self.rollouts.lock().unwrap();
+            let known = rollouts.iter().position(|it| it.rollout.id == stored.rollout.id);
+            let before = known.map(|at| rollouts.remove(at));
+            stored.ways = stored.ways.or(before.and_then(|it| it.ways));
+            rollouts.insert(0, stored);
+        }
+        Ok(())
     }
 
     async fn base_of(&self, _: Arc<Revision>, number: u64) -> Result<EntryMap, StoreError> {
@@ -47,32 +52,33 @@ impl HoldStore for Memory {
 }
 
 /// A decider with a store for its hold.
-struct Held {
-    scene: Scene,
-    store: Arc<Memory>,
-    said: EntryMap,
+pub(super) struct Held {
+    pub scene: Scene,
+    pub store: Arc<Memory>,
+    pub said: EntryMap,
 }
 
 impl Held {
-    async fn start(said: EntryMap) -> Self {
+    pub async fn start(said: EntryMap) -> Self {
         let mut held = Self { scene: Scene::start(None).await, store: Arc::default(), said };
         held.restart().await;
         held.decide().await;
         held
     }
 
-    async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         let path = self.scene.path();
         let overrides = Arc::clone(&self.scene.overrides);
         // So that what comes into force is a whole answer.
         let limits = Limits { partial: false, ..Limits::default() };
         let decider = MapDecider::start(limits, MapFileWriter::new(&path), overrides).await;
         let state = self.store.state.lock().unwrap().clone();
+        let rollouts = self.store.rollouts.lock().unwrap().clone();
         let store: Arc<dyn HoldStore> = Arc::<Memory>::clone(&self.store);
-        self.scene.decider = decider.unwrap().with_source_hold(state, Some(store)).await;
+        self.scene.decider = decider.unwrap().with_source_hold(state, rollouts, Some(store)).await;
     }
 
-    async fn decide(&mut self) {
+    pub async fn decide(&mut self) {
         self.scene.one(self.said.clone()).await;
         let (number, accepted) = (self.number(), self.scene.decider.gate.accepted().cloned());
         if let Some(accepted) = accepted {
@@ -80,19 +86,23 @@ impl Held {
         }
     }
 
-    fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.scene.decider.decision().in_force.as_ref().map_or(0, |revision| revision.number)
     }
 
-    fn map(&self) -> EntryMap {
+    pub fn map(&self) -> EntryMap {
         (*self.scene.decider.entries_in_force().unwrap_or_default()).clone()
     }
 
-    fn state(&self) -> HoldState {
+    pub fn state(&self) -> HoldState {
         self.scene.decider.decision().hold.state.clone()
     }
 
-    async fn roll_back(&mut self, to: u64, until: Option<Timestamp>) -> Result<(), HoldOrderError> {
+    pub async fn roll_back(
+        &mut self,
+        to: u64,
+        until: Option<Timestamp>,
+    ) -> Result<(), HoldOrderError> {
         let base = self.store.bases.lock().unwrap()[&to].clone();
         let rollback = Rollback { of: to, until, note: Note::default(), replace: false };
         let number = self.number();
@@ -100,7 +110,7 @@ impl Held {
         done.map(drop)
     }
 
-    async fn reject(&mut self, id: &str) -> Result<HeldChange, HoldOrderError> {
+    pub async fn reject(&mut self, id: &str) -> Result<HeldChange, HoldOrderError> {
         self.scene.decider.reject(id, Note::default(), None).await
     }
 }
@@ -201,105 +211,4 @@ async fn after_a_hold_what_the_sources_say_is_held_and_a_rejected_answer_is_not_
     held.reject(&id).await.unwrap();
     held.decide().await;
     assert_eq!(held.scene.decider.decision().held, None, "the guard's are rejected likewise");
-}
-
-#[derive(Debug, Clone)]
-enum Event {
-    Say(usize),
-    /// With a time that is over; with a crash before it is in force.
-    RollBack(usize, bool, bool),
-    Resume,
-    Reject,
-    Approve,
-    Restart,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        5 => (0..5usize).prop_map(Event::Say),
-        3 => (0..9usize, any::<bool>(), any::<bool>())
-            .prop_map(|(to, over, crash)| Event::RollBack(to, over, crash)),
-        1 => Just(Event::Resume),
-        2 => Just(Event::Reject),
-        2 => Just(Event::Approve),
-        1 => Just(Event::Restart),
-    ]
-}
-
-/// Two that the guard lets through from the first one, and two that it holds.
-fn answers() -> Vec<EntryMap> {
-    vec![nodes(40, "m1"), nodes(41, "m1"), nodes(42, "m1"), nodes(4, "m1"), nodes(40, "m2")]
-}
-
-async fn goes_through(events: Vec<Event>) {
-    let answers = answers();
-    let mut held = Held::start(answers[0].clone()).await;
-    for event in events {
-        let (before, hold, said) = (held.map(), held.state(), held.said.clone());
-        let (mut ordered, mut approved) = (None, false);
-        match &event {
-            Event::Say(at) => held.said = answers[*at].clone(),
-            Event::RollBack(to, over, crash) => {
-                let bases: Vec<_> = held.store.bases.lock().unwrap().clone().into_iter().collect();
-                let (number, base) = &bases[to % bases.len()];
-                let until = over.then_some(Timestamp::UNIX_EPOCH);
-                if held.roll_back(*number, until).await.is_ok() {
-                    ordered = Some(base.clone());
-                    if *crash {
-                        held.restart().await;
-                    }
-                } else {
-                    assert!(hold.hold.is_some(), "one at a time");
-                }
-            }
-            Event::Resume => {
-                assert_eq!(
-                    held.scene.decider.resume(None, None).await.is_ok(),
-                    hold.hold.is_some()
-                );
-            }
-            Event::Reject | Event::Approve => {
-                if let Some(id) = held.scene.decider.decision().held.as_ref().map(|it| &it.id) {
-                    let id = id.clone();
-                    match matches!(event, Event::Reject) {
-                        true => drop(held.reject(&id).await.unwrap()),
-                        false => {
-                            held.scene.decider.approve(&id).unwrap();
-                            approved = true;
-                        }
-                    }
-                }
-            }
-            Event::Restart => held.restart().await,
-        }
-        held.decide().await;
-        let (after, now) = (held.map(), held.state());
-        match ordered {
-            Some(base) => assert!(after == base, "a rollback is in force at once"),
-            None => assert!(after == before || after == held.said, "{event:?}: of nobody"),
-        }
-        let is_followed = hold.hold.is_none() || approved || matches!(event, Event::Resume);
-        let is_moved = after != before && !matches!(event, Event::RollBack(..));
-        assert!(is_followed || !is_moved, "{event:?}: applied on hold");
-        let is_rejected = hold.rejected.is_some() && held.said == said;
-        assert!(!(is_rejected && is_moved) || is_followed && hold.hold.is_some(), "{event:?}");
-        assert!(is_followed || now.hold.is_some(), "{event:?}: a hold ended by itself");
-        assert_eq!(held.scene.file().len(), after.len(), "the file is what a restart loads");
-        assert_eq!(*held.store.state.lock().unwrap(), now, "and so is the store");
-        if now.lasting().is_some() || now.rejected.is_some() {
-            assert_eq!(held.scene.decider.decision().held, None, "{event:?}: {now:?}");
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(Config::with_cases(32))]
-
-    #[test]
-    fn no_map_comes_into_force_that_nobody_let_through(
-        events in proptest::collection::vec(event(), 1..25),
-    ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(goes_through(events));
-    }
 }

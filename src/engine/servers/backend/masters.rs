@@ -32,6 +32,8 @@ pub(in crate::engine::servers) struct Masters<'a> {
     pub undrained: BTreeMap<&'a str, bool>,
     /// Nodes of theirs are elsewhere and will come home.
     pub owners: BTreeSet<&'a str>,
+    /// Those of the map that some instances hold in place of the one in force.
+    pub canary: &'a BTreeSet<String>,
     /// The registry's names of them.
     pub producers: &'a BTreeMap<String, String>,
 }
@@ -73,6 +75,7 @@ impl BackendList {
         let returned = masters.undrained.iter().filter(|(_, stay)| !**stay).map(|(name, _)| name);
         let Some(in_force) = self.damper.in_force() else { return BTreeSet::new() };
         let kept = masters.drained.iter().chain(&masters.owners).chain(returned);
-        kept.filter(|name| in_force.contains_key(**name)).map(|name| (*name).to_owned()).collect()
+        let kept = kept.filter(|name| in_force.contains_key(**name)).map(|name| (*name).to_owned());
+        kept.chain(masters.canary.iter().cloned()).collect()
     }
 }

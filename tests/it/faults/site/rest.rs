@@ -24,7 +24,7 @@ impl Whole {
         Some(entries)
     }
 
-    pub(super) fn file(&self) -> Result<MapFile, String> {
+    pub fn file(&self) -> Result<MapFile, String> {
         let text = fs::read(self.map_path()).map_err(|error| format!("the map file: {error}"))?;
         read_map(&text).map_err(|error| format!("the map file: {error}"))
     }

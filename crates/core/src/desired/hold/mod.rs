@@ -15,12 +15,16 @@ use utoipa::ToSchema;
 use crate::Note;
 
 /// What keeps the sources' answers from being applied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldState {
     /// None while the sources are followed.
     pub hold: Option<Hold>,
     /// What an operator does not want: it is neither applied nor shown while the sources say it.
     pub rejected: Option<Rejected>,
+    /// What was approved and tried in a canary that was aborted: it is held while the sources say
+    /// it, whatever the guard says.
+    #[serde(default)]
+    pub aborted: Option<Rejected>,
 }
 
 /// What a rollback leaves.
@@ -134,7 +138,7 @@ impl HoldState {
         }
         let rejected = Rejected { answer, at: now, note: note.clone() };
         let hold = Hold { of, revision: None, since: now, until, note, ended: None };
-        Ok(Self { hold: Some(hold), rejected: Some(rejected) })
+        Ok(Self { hold: Some(hold), rejected: Some(rejected), aborted: self.aborted.clone() })
     }
 
     /// The state in which the sources are followed again.
@@ -151,7 +155,7 @@ impl HoldState {
     /// Nothing is held while a hold lasts.
     pub fn rejecting(&self, answer: String, note: Note, at: Timestamp) -> Result<Self, HoldError> {
         self.check_approval()?;
-        Ok(Self { rejected: Some(Rejected { answer, at, note }), hold: self.hold.clone() })
+        Ok(Self { rejected: Some(Rejected { answer, at, note }), ..self.clone() })
     }
 
     /// Whether what is held may be approved.
@@ -206,7 +210,11 @@ impl HoldState {
         }
         // Once they have said something else it is over.
         self.rejected = None;
+        self.aborted.take_if(|aborted| aborted.answer != answer);
         match &self.hold {
+            None if self.aborted.is_some() && accepted != Some(answer) => {
+                Course::Hold("the canary of this change was aborted".to_owned())
+            }
             None => Course::Follow,
             Some(_) if accepted == Some(answer) => Course::Stay,
             Some(hold) => Course::Hold(hold.reason()),

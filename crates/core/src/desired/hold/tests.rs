@@ -62,6 +62,19 @@ fn a_rejected_answer_is_judged_again_once_the_sources_have_said_something_else()
 }
 
 #[test]
+fn what_was_aborted_is_held_while_the_sources_say_it_whatever_the_guard_says() {
+    let aborted = Rejected { answer: "x".to_owned(), at: at(0), note: Note::default() };
+    let mut state = HoldState { aborted: Some(aborted), ..HoldState::default() };
+    assert!(
+        matches!(state.observe("x", Some("good"), at(1)), Course::Hold(_)),
+        "its canary was aborted"
+    );
+    assert_eq!(state.observe("x", Some("x"), at(1)), Course::Follow, "it is in force by now");
+    assert_eq!(state.observe("y", Some("good"), at(1)), Course::Follow);
+    assert_eq!(state.observe("x", Some("good"), at(1)), Course::Follow);
+}
+
+#[test]
 fn one_rollback_takes_the_place_of_another_only_where_that_is_said() {
     let state = holding(None);
     let again = state.rolled_back(rollback(None), "bad".into(), at(1));

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{EventKind, Happening};
+use crate::Note;
 use crate::attention::{Key, Status};
 use crate::config::status::ConfigState;
+use crate::desired::rollout::Rollout;
 use crate::revision::{HeldChange, RevisionSummary};
 use crate::status::{DriftKind, InstanceState, InstanceStatus, SourceStatus};
 
@@ -85,6 +87,8 @@ impl Observer {
         let sources = status.sources.iter().filter_map(|it| of_source(it, now));
         let config = status.haproxy.as_ref().and_then(|it| of_config(&it.state, now));
         let states = self.of_held(&status.held, now).into_iter();
+        let states = states.chain(self.of_hold(status, now));
+        let states = states.chain(status.rollout.as_ref().map(|it| of_rollout(it, now)));
         let states = states.chain(instances).chain(sources).chain(config);
         let is_other = |happening: &Happening| {
             let last = self.last(happening.kind, &happening.subject);
@@ -160,6 +164,36 @@ impl Observer {
         events
     }
 
+    /// A hold is known by when it began.
+    fn of_hold(&self, status: &Status, now: Timestamp) -> Option<Happening> {
+        let event = |state: &str, text| {
+            Happening::new(now, EventKind::Hold, HeldChange::MAP, text).in_state(state)
+        };
+        let hold = status.hold.as_ref().map(|it| &it.hold);
+        match hold.map(|hold| (hold, hold.ended)) {
+            Some((hold, None)) => {
+                let until = hold.until.map_or(String::new(), |until| format!(" until {until:.0}"));
+                let text =
+                    format!("the rollback to revision {} holds the sources back{until}", hold.of);
+                let note = hold.note.clone();
+                Some(event(&hold.since.to_string(), text).asked(note.by, note.reason, None))
+            }
+            Some((hold, Some(_))) => {
+                let text = format!(
+                    "the hold of the rollback to revision {} is over: what the sources say is a \
+                        held change",
+                    hold.of
+                );
+                Some(event("over", text))
+            }
+            None => {
+                let last = self.last(EventKind::Hold, HeldChange::MAP)?;
+                (last.state != NOT_HELD)
+                    .then(|| event(NOT_HELD, "the sources are followed again".to_owned()))
+            }
+        }
+    }
+
     fn of_drift(&self, status: &Status, now: Timestamp) -> Vec<Happening> {
         let more = drift_of(status).filter_map(|(of, count)| {
             let before = self.drift.get(&of).copied().unwrap_or_default();
@@ -221,6 +255,14 @@ fn of_source(source: &SourceStatus, now: Timestamp) -> Option<Happening> {
         (None, None) => return None,
     };
     Some(Happening::new(now, EventKind::Source, name, text).in_state(state))
+}
+
+fn of_rollout(rollout: &Rollout, now: Timestamp) -> Happening {
+    let text = rollout.to_string();
+    let happening = Happening::new(now, EventKind::Rollout, &rollout.id, text);
+    let verdict = rollout.aborted.as_ref().or(rollout.promoted.as_ref()).map(|it| &it.note);
+    let Note { by, reason } = verdict.unwrap_or(&rollout.note).clone();
+    happening.in_state(&rollout.state.name()).asked(by, reason, None)
 }
 
 fn of_config(state: &ConfigState, now: Timestamp) -> Option<Happening> {

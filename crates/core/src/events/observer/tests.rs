@@ -1,7 +1,11 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::attention::{Kind, Severity};
+use crate::attention::{HoldStatus, Kind, Severity};
+use crate::desired::hold::{EndReason, Hold, HoldEnd};
+use crate::desired::rollout::{CanaryInstances, Subject, Terms, Then};
 use crate::revision::ChangeCounts;
 use crate::snapshot::SourceState;
 
@@ -163,4 +167,46 @@ proptest! {
             prop_assert!(states.windows(2).all(|two| two[0] != two[1]), "{states:?}");
         }
     }
+}
+
+#[test]
+fn a_hold_and_a_rollout_are_told_once_as_they_begin_and_end_also_over_a_restart() {
+    let instances = CanaryInstances::Named(vec!["e1".to_owned()]);
+    let terms = Terms { instances, bake: Duration::from_secs(60), then: Then::Auto };
+    let (subject, chosen) = (Subject::Rollback { of: 3 }, (vec!["e1".to_owned()], &terms));
+    let note = Note { reason: Some("site 7".to_owned()), by: Some("anna".to_owned()) };
+    let rollout = Rollout::begin(subject, note.clone(), chosen, (5, 6), at(0));
+    let aborted = rollout.abort(Note::default(), None, at(1)).unwrap();
+    let (of, revision, since) = (3, Some(6), at(2));
+    let hold = Hold { of, revision, since, until: None, note, ended: None };
+    let over = HoldEnd { at: at(3), why: EndReason::OtherAnswer };
+    let over = Hold { ended: Some(over), ..hold.clone() };
+    let moments = [
+        (Some(rollout), None),
+        (Some(aborted.clone()), Some(hold)),
+        (Some(aborted.clone()), Some(over)),
+        (Some(aborted), None),
+    ];
+    let (mut told, mut all) = (Vec::<Happening>::new(), Vec::new());
+    for (rollout, hold) in moments {
+        let hold = hold.map(|hold| HoldStatus { hold, waiting: ChangeCounts::default() });
+        let status = Status { rollout, hold, ..Status::default() };
+        let observed =
+            Observed { status: &status, revision: None, revisions: &[], attention: None };
+        for _ in 0..2 {
+            // Each time as after a restart.
+            let news = Observer::new(told.clone()).news(&observed, at(9));
+            all.extend(news.iter().map(|it| (it.kind, it.state.clone().unwrap(), it.by.clone())));
+            told.extend(news);
+        }
+    }
+    let anna = || Some("anna".to_owned());
+    let expected = [
+        (EventKind::Rollout, "waiting".to_owned(), anna()),
+        (EventKind::Hold, at(2).to_string(), anna()),
+        (EventKind::Rollout, "aborted".to_owned(), None),
+        (EventKind::Hold, "over".to_owned(), None),
+        (EventKind::Hold, "none".to_owned(), None),
+    ];
+    assert_eq!(all, expected);
 }
