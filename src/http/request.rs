@@ -21,7 +21,7 @@ pub(super) trait QueryParameters: DeserializeOwned {
 /// Why somebody changes something: the guard takes it from the request for the audit.
 #[derive(Default, Deserialize)]
 #[serde(from = "IgnoredAny")]
-struct Reason;
+pub(super) struct Reason;
 
 impl From<IgnoredAny> for Reason {
     fn from(_: IgnoredAny) -> Self {
@@ -409,7 +409,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Author {
     }
 }
 
-async fn name<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, HttpError> {
+pub(super) async fn name<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<String, HttpError> {
     match Path::from_request_parts(parts, state).await {
         Ok(Path(name)) => Ok(name),
         Err(error) => Err(HttpError::BadRequest(error.body_text())),

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LAST_REQUESTS;
 use super::active::{Active, Counted};
+use super::outliving::Outliving;
 use crate::http::access::Peer;
 use crate::telemetry::API_CONNECTIONS;
 
@@ -73,13 +74,19 @@ macro_rules! serve_until {
     }};
 }
 
+/// What serves a connection.
+pub(super) struct Served {
+    pub peer: Peer,
+    pub way: Way,
+    pub slot: OwnedSemaphorePermit,
+    pub outliving: Outliving,
+}
+
 /// Serves the requests of one connection.
 pub(super) async fn serve<S>(
     stream: S,
     is_http_2: bool,
-    peer: Peer,
-    way: Way,
-    slot: OwnedSemaphorePermit,
+    Served { peer, way, slot, outliving }: Served,
     shutdown: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -91,6 +98,7 @@ pub(super) async fn serve<S>(
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         asked.cancel();
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(outliving.clone());
         let (answer, under_way) = (router.call(request), active.begin());
         async move {
             let Ok(response) = answer.await;
@@ -160,7 +168,9 @@ mod tests {
             shutdown.cancel();
             let slot = Arc::clone(&slots).acquire_owned().await.unwrap();
             let peer = Peer { address, names: Arc::default(), over_tls: false };
-            serve(timed(stream), false, peer, way.clone(), slot, shutdown).await;
+            let outliving = Outliving::new(&Default::default());
+            let served = Served { peer, way: way.clone(), slot, outliving };
+            serve(timed(stream), false, served, shutdown).await;
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
             assert!(answer.ends_with("here"), "round {round}: {answer:?}");
