@@ -49,6 +49,7 @@ impl Api {
             certificates: self.certificates(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
             services: self.services.as_ref().map(|services| services.status.borrow().clone()),
+            set_aside: self.set_aside(),
             api: ApiFiles {
                 token_file_error: api.token_file_error,
                 tls_error: tls.error,

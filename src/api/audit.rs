@@ -3,6 +3,7 @@
 //! A change of the store has its row in its own transaction. What is not in the store is noted
 //! once it was answered, and so is how every request ended: nobody's answer waits for that.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use mapsmith_core::access::{Identity, Role};
@@ -76,13 +77,31 @@ fn log(request: &AuditRequest, status: Option<u16>, ms: f64) {
 
 impl AuditWriter {
     /// Writes until nobody is left who could answer anybody.
-    pub async fn run(mut self) {
-        while let Some(answered) = self.next().await {
-            let row = answered.ticket.row();
-            if let Err(error) = self.write(answered).await {
-                let lacks = if row.is_some() { "a change's end" } else { "a change" };
-                tracing::error!("the audit in the store lacks {lacks}: {error}");
+    /// After `anew` it goes on beside those who begin anew, for requests that outlive that.
+    pub async fn run(mut self, anew: impl Future<Output = ()>) {
+        let mut anew = pin!(anew);
+        loop {
+            let answered = tokio::select! {
+                answered = self.next() => answered,
+                () = &mut anew => break,
+            };
+            match answered {
+                Some(answered) => self.keep(answered).await,
+                None => return,
             }
+        }
+        tokio::spawn(async move {
+            while let Some(answered) = self.answered.recv().await {
+                self.keep(answered).await;
+            }
+        });
+    }
+
+    async fn keep(&self, answered: Answered) {
+        let row = answered.ticket.row();
+        if let Err(error) = self.write(answered).await {
+            let lacks = if row.is_some() { "a change's end" } else { "a change" };
+            tracing::error!("the audit in the store lacks {lacks}: {error}");
         }
     }
 

@@ -1,10 +1,13 @@
 //! Why the API does not do what it is asked for.
 
+use jiff::Timestamp;
 use mapsmith_core::desired::hold::HoldError;
 use mapsmith_core::desired::rollout::{ChoiceError, RolloutError};
 use mapsmith_core::history::RevisionRecord;
+use mapsmith_core::objects::ObjectKey;
 use thiserror::Error as ThisError;
 
+use crate::declared::Fault;
 use crate::tls::RenewError;
 
 /// Why a query or a command has no result.
@@ -129,9 +132,60 @@ pub enum Error {
     /// The task that would do it has something else to do.
     #[error("the task that renews certificates is busy; try again in a moment")]
     Busy,
+    /// There is no such frontend or backend.
+    #[error("there is no {0}")]
+    NoObject(ObjectKey),
+    /// The settings file declares it.
+    #[error(
+        "{key} is declared in {file}, and the API changes nothing there: change the file, and \
+        send SIGHUP"
+    )]
+    OwnedBySettings {
+        key: ObjectKey,
+        /// The settings file.
+        file: String,
+    },
+    /// HAProxy's configuration is somebody else's.
+    #[error(
+        "HAProxy's configuration is not Mapsmith's here, so there is nothing to declare a frontend \
+            or backend in: set `managed = true` (or \"attached\") in `[haproxy]`"
+    )]
+    NotManaged,
+    /// A change of what is declared can't be made as things stand.
+    #[error("{0}")]
+    ObjectConflict(String),
+    /// What is declared is not as whoever asks has it.
+    #[error("{}", object_changed(.key, .by.as_deref(), .at))]
+    ObjectChanged {
+        key: Option<ObjectKey>,
+        /// What it is now; none where it is not there.
+        current: Option<serde_json::Value>,
+        by: Option<String>,
+        at: Option<Timestamp>,
+    },
+    /// What is declared has no sense, or contradicts something.
+    #[error("{detail}")]
+    InvalidConfig { detail: String, faults: Vec<Fault> },
+    /// HAProxy's check refuses it.
+    #[error("{detail}")]
+    RefusedByHaproxy { detail: String, faults: Vec<Fault> },
+    /// HAProxy can't check it now.
+    #[error("{0}")]
+    NotChecked(String),
+    /// Too many changes or checks at once.
+    #[error("too many configurations are being checked; try again in a moment")]
+    TooManyChecks,
     /// The store did not take the change.
     #[error("{0}")]
     Store(String),
+}
+
+/// Who changed it since somebody looked.
+fn object_changed(key: &Option<ObjectKey>, by: Option<&str>, at: &Option<Timestamp>) -> String {
+    let what = key.as_ref().map_or_else(|| "what is declared".to_owned(), ToString::to_string);
+    let by = by.map_or(String::new(), |by| format!(" by {by}"));
+    let at = at.map_or(String::new(), |at| format!(" at {at:.0}"));
+    format!("{what} has been changed{by}{at}; take what it is now, and change that")
 }
 
 /// Who changed what since somebody looked.

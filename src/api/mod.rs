@@ -36,6 +36,7 @@ mod certificates;
 mod commands;
 mod condition;
 mod convergence;
+pub mod declared;
 mod error;
 pub mod events;
 mod explain;
@@ -58,7 +59,8 @@ pub mod types;
 pub use access::{Access, Token};
 pub use audit::Audit;
 pub use certificates::Certificates;
-pub use condition::Precondition;
+pub use condition::{NumberCondition, Precondition};
+pub use declared::Declarations;
 pub use error::Error;
 pub(crate) use history::HistoryAccess;
 pub(crate) use map::MapAnswers;
@@ -87,6 +89,8 @@ pub struct Api {
     pub(crate) haproxy: Option<watch::Receiver<SupervisorReport>>,
     /// The services of a registry; none where the settings name none.
     pub(crate) services: Option<ServicesApi>,
+    /// What is declared beside the settings file.
+    pub(crate) declared: Declarations,
     pub(crate) clients: Vec<MapClient>,
     pub(crate) requests: PollRequests,
     pub(crate) orders: mpsc::Sender<Order>,

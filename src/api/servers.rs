@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use mapsmith_core::desired::taking_out::{Seen, why_not};
+use mapsmith_core::objects::{ObjectKey, ObjectKind};
 use mapsmith_core::overrides::{MOST_SERVERS, OrderedState, ServerEdit, ServerOverride};
 use mapsmith_core::plan::servers::homes;
 use mapsmith_core::server::{ObservedBackend, ObservedServer};
@@ -25,6 +26,10 @@ use crate::store::{AuditTicket, OverrideService};
 
 /// How long one instance is waited for: a person is watching.
 const BOUND: Duration = Duration::from_secs(2);
+/// Where the list comes from of a backend that is declared through the API with its servers, and
+/// of one that the settings file declares so.
+const ORIGIN: &str = "api";
+const WRITTEN: &str = "settings";
 /// The most names that a wrong one is answered with.
 const SIMILAR: usize = 5;
 
@@ -62,13 +67,27 @@ impl Api {
     /// The declared backends.
     pub fn backends(&self) -> BackendsReport {
         let decision = self.decision.borrow();
-        let summary = |status: &BackendStatus| BackendSummary {
-            backend: status.name.clone(),
-            from: status.from.clone(),
-            servers: status.servers.as_ref().map(Vec::len),
-            overrides: status.ordered.len(),
+        let mut declared = self.backends_declared();
+        let summary = |status: &BackendStatus| {
+            let declared = declared.remove(&status.name);
+            BackendSummary {
+                backend: status.name.clone(),
+                from: self.list_of(&status.name, &status.from),
+                servers: status.servers.as_ref().map(Vec::len),
+                overrides: status.ordered.len(),
+                status: declared,
+            }
         };
-        BackendsReport { items: decision.backends.iter().map(summary).collect() }
+        let mut items: Vec<_> = decision.backends.iter().map(summary).collect();
+        // What is stored and not in force yet.
+        items.extend(declared.into_iter().map(|(backend, status)| BackendSummary {
+            backend,
+            from: ORIGIN.to_owned(),
+            servers: None,
+            overrides: 0,
+            status: Some(status),
+        }));
+        BackendsReport { items }
     }
 
     /// A backend's servers, as they should be and as every instance has them right now.
@@ -76,13 +95,24 @@ impl Api {
     /// # Errors
     /// [`Error::UnknownServer`] where the settings have no such backend.
     pub async fn backend(&self, name: &str) -> Result<BackendReport, Error> {
-        let scene = self.scene(name).await?;
+        let config = self.object(&ObjectKey::new(ObjectKind::Backend, name)).ok();
+        let backend = name.to_owned();
+        let (scene, config) = match (self.scene(name).await, config) {
+            (Ok(scene), config) => (scene, config),
+            // It is stored, and not in force yet.
+            (Err(_), Some(config)) => {
+                let (from, servers, config) = (ORIGIN.to_owned(), Vec::new(), Some(config));
+                return Ok(BackendReport { backend, from, waiting_for: None, servers, config });
+            }
+            (Err(error), None) => return Err(error),
+        };
         let names = scene.names();
         Ok(BackendReport {
-            backend: name.to_owned(),
-            from: scene.status.from.clone(),
+            from: self.list_of(&backend, &scene.status.from),
+            backend,
             waiting_for: scene.status.waiting_for.clone(),
             servers: names.iter().map(|name| scene.server(name)).collect(),
+            config,
         })
     }
 
@@ -135,6 +165,13 @@ impl Api {
             report.instances = self.scene(&place.backend).await?.server(&place.server).instances;
         }
         Ok(report)
+    }
+
+    /// Where a backend's list comes from: what is written out is the API's where that declares it.
+    fn list_of(&self, backend: &str, from: &str) -> String {
+        let key = ObjectKey::new(ObjectKind::Backend, backend);
+        let is_of_api = self.object_number(&key).is_some() && from == WRITTEN;
+        if is_of_api { ORIGIN.to_owned() } else { from.to_owned() }
     }
 
     async fn scene(&self, name: &str) -> Result<Scene, Error> {

@@ -36,7 +36,14 @@ impl Daemon {
         let (audit, writer) = Audit::new(store);
         if let Some(writer) = writer {
             // It ends with the last who may have something to note.
-            self.tasks.start("audit", writer.run());
+            let (stop, declared) = (self.shutdown.clone(), Arc::clone(&carried.declared));
+            let anew = async move {
+                stop.cancelled().await;
+                if declared.is_ending() {
+                    std::future::pending().await
+                }
+            };
+            self.tasks.start("audit", writer.run(anew));
         }
         let (file, tls) = (ground.token.clone(), ground.tls.clone());
         if file.is_some() || tls.is_some() {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::time::Instant;
 
 use super::daemon::Daemon;
 use super::ground::{Carried, Ground};
 use super::signals::{End, Signals};
 use crate::backoff::Backoff;
+use crate::declared::Progress;
 
 /// Between two tries with settings that were good: what they lack may be there again at any moment.
 const RETRIES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
@@ -52,8 +54,10 @@ impl Starter {
         carried: &Carried,
         signals: &mut Signals,
     ) -> Option<(Ground, Daemon)> {
+        let number = changed.file.declared().objects.number;
         let mut next = Some(changed);
         let mut retries = RETRIES;
+        let latest = || carried.declared.latest();
         loop {
             let ground = next.as_ref().unwrap_or(&good);
             let started = tokio::select! {
@@ -74,7 +78,11 @@ impl Starter {
                         "the changed settings can't be used, those of before stay in force: \
                             {error:#}"
                     );
-                    good.services = good.services.waiting_for(self.refusals.pause());
+                    let pause = self.refusals.pause();
+                    good.services = good.services.waiting_for(pause);
+                    good.not_before = Some(Instant::now() + pause);
+                    let why = format!("it can't be begun with: {error:#}");
+                    carried.declared.reach(number, Progress::Behind(why));
                     continue;
                 }
                 (Err(error), None) => error,
@@ -84,7 +92,7 @@ impl Starter {
                 "nor can the settings of before be used now, trying again in {pause:.1?}: {error:#}"
             );
             match signals.pause(pause, &good.file).await {
-                Some(End::Settings(file)) => match good.changed(*file, None).await {
+                Some(End::Settings(file)) => match good.changed(&file, latest(), None).await {
                     Ok(changed) => next = Some(changed),
                     Err(error) => tracing::error!("SIGHUP: the settings of before stay: {error:#}"),
                 },

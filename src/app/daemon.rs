@@ -1,7 +1,7 @@
 //! The tasks of a daemon: what each is given, and how they end together.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use anyhow::{anyhow, bail};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use mapsmith_core::{Desired, DesiredServers, Overrides};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::attention::event_log;
@@ -22,6 +22,7 @@ use super::signals::{End, Signals};
 use super::tasks::{Fleet, Tasks};
 use crate::api::places::Places;
 use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers};
+use crate::declared::Progress;
 use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
@@ -77,6 +78,8 @@ async fn map_decider(
     Ok(decider.with_ownership(settings.ownership.policy(), owners, Some(Arc::new(store))))
 }
 
+/// How long what is declared waits after it could not be begun with.
+const DECLARED_RETRY: Duration = Duration::from_secs(30);
 /// How the instances of these reports stand.
 fn views_of(reports: &[watch::Receiver<InstanceReport>]) -> InstanceViews {
     let reports = reports.to_vec();
@@ -137,7 +140,7 @@ impl Daemon {
     ) -> anyhow::Result<()> {
         let settings = &ground.settings;
         let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
-        let (store, override_service, overridden) = open_store(settings).await?;
+        let (store, override_service, overridden) = open_store(settings, carried).await?;
         let decider = map_decider(settings, overridden, store.clone()).await?;
         let mut decider = if take_over { decider.take_over() } else { decider };
         if let Some(memory) = &carried.memory {
@@ -161,6 +164,7 @@ impl Daemon {
         let haproxy = self.start_supervisor(&desired, &fleet, turn, ground, carried).await?;
         let (access, audit) = self.start_access(ground, carried, store.clone()).await?;
         let services = self.start_services(ground, services, store.clone(), haproxy.clone());
+        let declared = self.start_declared(ground, carried, desired.clone(), haproxy.clone());
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
@@ -179,6 +183,7 @@ impl Daemon {
             certificates,
             haproxy,
             services,
+            declared,
             clients: fleet.clients,
             requests: self.requests.clone(),
             orders: orders_sender,
@@ -384,16 +389,31 @@ impl Daemon {
     ) -> anyhow::Result<Option<Ground>> {
         let running = &mut self.tasks.running;
         let end = loop {
-            let services = &mut self.changed_services;
-            match signals.wait_for_end(&ground.file, &self.requests, services, running).await {
-                End::Settings(file) => {
-                    match ground.changed(*file, self.known_services.as_ref()).await {
-                        Ok(changed) => break Ok(Some(changed)),
-                        Err(error) => {
-                            tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
-                        }
+            let (services, known) = (&mut self.changed_services, self.known_services.as_ref());
+            let number = ground.file.declared().objects.number;
+            let declared = carried.declared.due(number, ground.not_before);
+            let latest = || carried.declared.latest();
+            let (file, requests) = (&ground.file, &self.requests);
+            match signals.wait_for_end(file, requests, services, declared, running).await {
+                End::Settings(file) => match ground.changed(&file, latest(), known).await {
+                    Ok(changed) => break Ok(Some(changed)),
+                    Err(error) => {
+                        tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
                     }
-                }
+                },
+                End::Declared => match ground.changed(&ground.file, latest(), known).await {
+                    Ok(changed) => {
+                        let number = changed.file.declared().objects.number;
+                        tracing::info!("what the API declares has changed (change {number})");
+                        break Ok(Some(changed));
+                    }
+                    Err(error) => {
+                        let why = format!("what the API declares can't be begun with: {error:#}");
+                        tracing::error!("{why}");
+                        carried.declared.reach(latest().number, Progress::Behind(why));
+                        ground.not_before = Some(Instant::now() + DECLARED_RETRY);
+                    }
+                },
                 End::Services(services) => {
                     let news = services.news(&ground.services);
                     tracing::info!("the services have changed ({news})");
@@ -403,6 +423,9 @@ impl Daemon {
                 End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
             }
         };
+        if !matches!(end, Ok(Some(_))) {
+            carried.declared.end();
+        }
         self.shutdown.cancel();
         // Nobody waits for changed settings with a signal that kills.
         let bound = if matches!(end, Ok(Some(_))) { CHANGE_BOUND } else { SHUTDOWN_BOUND };
@@ -438,11 +461,19 @@ impl Daemon {
 
 /// The store, and the overrides in it. One that can't be read keeps the daemon from starting:
 /// without its overrides nodes would go back to where an operator took them from.
+/// Whoever asked those who have ended, and waits, has it open still.
 async fn open_store(
     settings: &Settings,
+    carried: &Carried,
 ) -> anyhow::Result<(Option<SqliteStore>, Option<OverrideService>, Arc<Overrides>)> {
+    let take = || carried.store.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = take().take();
     let Some(store) = &settings.store else { return Ok((None, None, Arc::default())) };
-    let store = SqliteStore::open(&store.path).await?;
+    let store = match kept.filter(|kept| kept.is_at(&store.path)) {
+        Some(kept) => kept,
+        None => SqliteStore::open(&store.path).await?,
+    };
+    *take() = Some(store.clone());
     let (service, overridden) = OverrideService::open(store.clone()).await?;
     Ok((Some(store), Some(service), overridden))
 }

@@ -3,20 +3,25 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{anyhow, bail};
+use mapsmith_core::objects::{Objects, Standing};
 use mapsmith_core::server::LastGoodList;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::access::{AccessMemory, FileToken, ServerTls, Token};
 use crate::attention::notify::Told;
+use crate::declared::Link;
 use crate::engine::Memory;
 use crate::events::EventLog;
 use crate::services::Known;
+use crate::services::pace::SPACING;
 use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
+use crate::store::SqliteStore;
 use crate::supervise::SupervisorReport;
 use crate::supervise::sockets::Handover;
 
@@ -37,6 +42,10 @@ pub(super) struct Carried {
     pub events: Arc<tokio::sync::OnceCell<Arc<EventLog>>>,
     /// What somebody was told last.
     pub told: Told,
+    /// The store, which whoever is still to be answered has open, too.
+    pub store: Mutex<Option<SqliteStore>>,
+    /// What is declared through the API.
+    pub declared: Arc<Link>,
 }
 
 /// What the daemon stands on: the settings, and what of them shows at once whether they can be
@@ -51,24 +60,36 @@ pub(super) struct Ground {
     pub tls: Option<Arc<ServerTls>>,
     /// The API's. Shared, for it stays open whatever becomes of a change.
     pub listener: Arc<std::net::TcpListener>,
+    /// What is declared through the API comes into force no sooner.
+    pub not_before: Option<Instant>,
 }
 
 impl Ground {
-    pub async fn of(file: SettingsFile) -> anyhow::Result<Self> {
+    /// `declared` has what is stored then.
+    pub async fn of(file: SettingsFile, declared: &Link) -> anyhow::Result<Self> {
         let (token, tls) = (read_token(&file.settings)?, read_tls(&file.settings)?);
         // Before anything is touched: a second Mapsmith that was started by mistake ends here.
         let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
+        let objects = match &file.settings.store {
+            Some(store) => SqliteStore::peek_objects(&store.path).await?,
+            None => Objects::default(),
+        };
+        declared.store(Arc::new(objects));
+        let file = with_objects(&file, declared.latest())?;
         let services = Known::from_store(&file.settings).await?;
         let settings = services.settings(&file.settings);
-        Ok(Self { file, settings, services, token, tls, listener })
+        Ok(Self { file, settings, services, token, tls, listener, not_before: None })
     }
 
-    /// The same with other settings, and what is known of services by now.
+    /// The same with other settings, or other objects beside them, and what is known of services by
+    /// now.
     pub async fn changed(
         &self,
-        file: SettingsFile,
+        file: &SettingsFile,
+        objects: Arc<Objects>,
         known: Option<&watch::Receiver<Known>>,
     ) -> anyhow::Result<Self> {
+        let file = with_objects(file, objects)?;
         let (token, tls) = (read_token(&file.settings)?, read_tls(&file.settings)?);
         stays_where_it_is(&self.file.settings, &file.settings)?;
         let listen = file.settings.api.listen;
@@ -81,7 +102,8 @@ impl Ground {
         let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
         let services = known.under(&self.file.settings, &file.settings);
         let settings = services.settings(&file.settings);
-        Ok(Self { file, settings, services, token, tls, listener })
+        let not_before = Some(Instant::now() + SPACING);
+        Ok(Self { file, settings, services, token, tls, listener, not_before })
     }
 
     /// The same with other services.
@@ -93,8 +115,23 @@ impl Ground {
             token: self.token.clone(),
             tls: self.tls.clone(),
             listener: Arc::clone(&self.listener),
+            not_before: self.not_before,
         }
     }
+}
+
+/// The file with these objects over it. What can't count is told.
+fn with_objects(file: &SettingsFile, objects: Arc<Objects>) -> anyhow::Result<SettingsFile> {
+    let known = Arc::clone(&file.declared().standings);
+    let file = file.with_objects(objects)?;
+    for (key, standing) in file.declared().standings.iter() {
+        if let Standing::SetAside { reason } = standing
+            && known.get(key) != Some(standing)
+        {
+            tracing::error!("{key}, which was declared through the API, is set aside: {reason}");
+        }
+    }
+    Ok(file)
 }
 
 /// A HAProxy that runs is not left behind.

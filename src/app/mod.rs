@@ -11,6 +11,7 @@ mod anew;
 mod attention;
 mod certificates;
 mod daemon;
+mod declared;
 mod descriptors;
 mod ground;
 mod lists;
@@ -26,8 +27,8 @@ use signals::Signals;
 /// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
 /// another Mapsmith does so.
 ///
-/// A SIGHUP reads the settings again. Where they have changed, or the services over them, all tasks
-/// end and begin anew with them, as after a restart, which no HAProxy notices; the API's socket
+/// A SIGHUP reads the settings again. Where they have changed, or the services over them, or what is
+/// declared through the API, all tasks end and begin anew with them, as after a restart, which no HAProxy notices; the API's socket
 /// stays open meanwhile. Where they can't be used it goes on with those of before.
 ///
 /// # Errors
@@ -41,8 +42,8 @@ pub async fn run(
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
     let mut starter = Starter::new(metrics, most_connections);
-    let mut ground = Ground::of(file).await?;
     let mut carried = Carried::default();
+    let mut ground = Ground::of(file, &carried.declared).await?;
     let mut daemon = starter.start(&ground, &carried, take_over).await?;
     loop {
         let end = daemon.run_until_stopped(&mut signals, &mut ground, &mut carried);

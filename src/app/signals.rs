@@ -1,5 +1,6 @@
 //! The signals that the daemon answers.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +19,8 @@ pub(super) enum End {
     Settings(Box<SettingsFile>),
     /// There are other services over them.
     Services(Box<Known>),
+    /// Something else is declared through the API.
+    Declared,
     /// A task that should not have ended.
     Died(String),
 }
@@ -71,15 +74,17 @@ impl Signals {
     }
 
     /// Waits for SIGTERM or SIGINT; for a SIGHUP after which there are other settings, while those
-    /// that change none are passed on as poll requests; for other services; or for a task that ends
-    /// by itself, which none should.
+    /// that change none are passed on as poll requests; for other services; until `declared`, when
+    /// something else is declared; or for a task that ends by itself, which none should.
     pub(super) async fn wait_for_end(
         &mut self,
         file: &SettingsFile,
         requests: &PollRequests,
         services: &mut Option<mpsc::Receiver<Known>>,
+        declared: impl Future<Output = ()>,
         tasks: &mut JoinSet<String>,
     ) -> End {
+        let mut declared = pin!(declared);
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {
@@ -102,6 +107,7 @@ impl Signals {
                         requests.request_everything();
                     }
                 },
+                () = &mut declared => return End::Declared,
                 Some(known) = other(services) => return End::Services(Box::new(known)),
                 Some(ended) = tasks.join_next() => return End::Died(match ended {
                     Ok(task) => task,

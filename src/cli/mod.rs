@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -11,11 +12,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::requests::LONGEST_WAIT;
 use crate::settings::{Settings, SettingsFile};
+use crate::store::SqliteStore;
 use crate::telemetry;
 
 mod approve;
 mod certificates;
 mod check;
+mod config;
 mod diff;
 mod events;
 mod explain;
@@ -211,6 +214,10 @@ enum Verb {
     /// and for good. Needs [store]
     #[command(subcommand)]
     Server(server::ServerVerb),
+    /// Declare frontends and backends beside those of the settings file, and show them. Needs
+    /// [store], and a [haproxy] that Mapsmith manages
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
     /// Register a node with its master in Mapsmith itself, or many from a file. Needs a [[source]]
     /// of type "registrations"
     Register(registrations::Register),
@@ -283,6 +290,7 @@ impl Verb {
             Self::Rollout { verb: Some(verb), .. } => Some(verb.connection()),
             Self::Token(verb) => Some(verb.connection()),
             Self::Server(verb) => Some(verb.connection()),
+            Self::Config(verb) => Some(verb.connection()),
             Self::Order(verb) => Some(verb.connection()),
             Self::Register(verb) => Some(verb.connection()),
             Self::Unregister(verb) => Some(verb.connection()),
@@ -347,7 +355,9 @@ async fn carry_out(
             crate::app::run(file, telemetry::start_metrics()?, take_over).await?;
             Ok(SUCCESS)
         }
-        Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
+        Verb::Check { probe_masters } => {
+            check::check(load_with_objects(config).await?, output, probe_masters).await
+        }
         Verb::Plan { all } => plan::plan(load_with_services(config).await?, output, all).await,
         Verb::Portmap { text } => portmap::portmap(text, output),
         Verb::Render { diff: true, .. } => {
@@ -385,6 +395,7 @@ async fn carry_out(
         Verb::Rollout { verb, connection } => rollout::rollout(verb, connection, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
         Verb::Server(verb) => server::server(verb, output).await,
+        Verb::Config(verb) => verb.carry_out(output).await,
     }
 }
 
@@ -392,9 +403,25 @@ fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
     Ok(Settings::load(path_of(config), std::env::vars_os())?)
 }
 
-/// With the services of a registry, if there are to be any.
+/// With what is declared through the API, as the store has it.
+async fn load_with_objects(config: Option<&Path>) -> anyhow::Result<Settings> {
+    let file = SettingsFile::read(path_of(config))?;
+    let Some(store) = &file.settings.store else { return Ok(file.settings) };
+    // What is wrong with the store is told by whoever needs it.
+    let Ok(objects) = SqliteStore::peek_objects(&store.path).await else {
+        return Ok(file.settings);
+    };
+    Ok(file.with_objects(Arc::new(objects))?.settings)
+}
+
+/// With that, and the services of a registry, if there are to be any.
 async fn load_with_services(config: Option<&Path>) -> anyhow::Result<Settings> {
-    local::with_known_services(load(config)?).await
+    let file = SettingsFile::read(path_of(config))?;
+    let objects = match &file.settings.store {
+        Some(store) => SqliteStore::peek_objects(&store.path).await?,
+        None => Default::default(),
+    };
+    local::with_known_services(file.with_objects(Arc::new(objects))?.settings).await
 }
 
 fn path_of(config: Option<&Path>) -> &Path {

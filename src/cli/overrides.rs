@@ -189,11 +189,23 @@ impl Order {
         parameters: &[(&str, &str)],
         body: Option<&impl Serialize>,
     ) -> anyhow::Result<Answer<T>> {
+        self.ask_if(method, path, parameters, body, None).await
+    }
+
+    /// The same, for the state of things that has this entity tag.
+    pub(super) async fn ask_if<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        parameters: &[(&str, &str)],
+        body: Option<&impl Serialize>,
+        if_match: Option<String>,
+    ) -> anyhow::Result<Answer<T>> {
         let wait = (!self.wait.is_zero()).then_some(self.wait).map(query_of);
         let wait = wait.as_deref().map(|wait| ("wait", wait));
         let reason = self.reason.as_deref().map(|reason| ("reason", reason));
         let query = wait.into_iter().chain(reason).chain(parameters.iter().copied());
-        self.connection.ask(method, path, query, body, self.wait).await
+        self.connection.ask_if(method, path, query, body, self.wait, if_match).await
     }
 
     pub(super) async fn send(

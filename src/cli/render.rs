@@ -1,15 +1,14 @@
 //! `mapsmith render`: the text of `haproxy.cfg`, and what HAProxy says of it.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mapsmith_core::DesiredServers;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::desired::references::Actions;
+use mapsmith_core::render::rendered;
 use mapsmith_core::render::verdict::{Level, Remark};
-use mapsmith_core::render::{Rendered, rendered};
 use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
@@ -19,12 +18,12 @@ use super::local::{poll_all, stored};
 use super::output::{Colour, error_line, paint};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
-use crate::settings::{Haproxy, Settings};
+use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
 use crate::supervise::candidate::Candidate;
-use crate::supervise::check::{self, CHECK_BOUND, Verdict};
-use crate::supervise::server_states;
+use crate::supervise::check::CHECK_BOUND;
 use crate::supervise::sockets::{Sockets, placed_by};
+use crate::supervise::trial::trial;
 
 #[derive(Debug, Serialize)]
 struct RenderReport {
@@ -59,7 +58,7 @@ pub(super) async fn render(
     let rendered = rendered(&desired(&settings).await?.config)?;
     let mut report = RenderReport { text: rendered.shown(), valid: None, remarks: Vec::new() };
     if check {
-        let verdict = ask(&settings, haproxy, &rendered).await?;
+        let verdict = trial(&settings, haproxy, &rendered, CHECK_BOUND).await?;
         (report.valid, report.remarks) = (Some(verdict.valid), verdict.remarks);
     }
     match format {
@@ -145,47 +144,6 @@ async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
 pub(super) fn desired_with(settings: &Settings, servers: &DesiredServers) -> Option<DesiredConfig> {
     let declared = settings.haproxy_config(&DesiredServers::default())?;
     Some(DesiredConfig::new(&declared, Some(servers)))
-}
-
-/// What HAProxy says of it. Maps whose files `mapsmith run` will create are taken for empty.
-pub(super) async fn ask(
-    settings: &Settings,
-    haproxy: &Haproxy,
-    rendered: &Rendered,
-) -> anyhow::Result<Verdict> {
-    let folder = tempfile::tempdir().context("no folder for a candidate can be made")?;
-    let (file, empty) = (folder.path().join("haproxy.cfg"), folder.path().join("empty.map"));
-    let mut text = rendered.text().to_owned();
-    let health = haproxy.health_map().map(String::from);
-    let maps = [Some(settings.map.path.display().to_string()), health];
-    for map in maps.into_iter().flatten().filter(|map| !map.is_empty()) {
-        if !Path::new(&map).exists() {
-            text = text.replace(&map, &empty.display().to_string());
-        }
-    }
-    // What Mapsmith puts in its place before it starts HAProxy.
-    if let Some(map) = settings.challenges().map(|challenges| challenges.map)
-        && !Path::new(map.as_str()).exists()
-    {
-        text = text.replace(map.as_str(), &empty.display().to_string());
-    }
-    let stand_ins = crate::tls::stand_ins(settings, folder.path()).map_err(anyhow::Error::msg)?;
-    for (missing, stand_in) in stand_ins {
-        let [missing, stand_in] = [missing, stand_in].map(|path| path.display().to_string());
-        text = text.replace(&missing, &stand_in);
-    }
-    let states = folder.path().join("servers.state");
-    if let Some(file) = haproxy.server_states().filter(|file| !Path::new(file.as_str()).exists()) {
-        text = text.replace(file.as_str(), &states.display().to_string());
-    }
-    for (path, text) in [(&file, text.as_str()), (&empty, ""), (&states, server_states::NONE)] {
-        std::fs::write(path, text)
-            .with_context(|| format!("{} can't be written", path.display()))?;
-    }
-    let includes = haproxy.includes.iter().map(|file| Path::new(file.as_str()));
-    let files: Vec<&Path> = [file.as_path()].into_iter().chain(includes).collect();
-    let (program, sockets) = (haproxy.program(), Sockets::default());
-    Ok(check::check(program, &files, rendered, &sockets, CHECK_BOUND).await?)
 }
 
 /// What HAProxy says, for a person; nothing where it was not asked.

@@ -20,6 +20,8 @@ use super::routes::Route;
 pub(super) const LARGEST: usize = 64 * 1024;
 /// The most bytes of a body with many nodes.
 pub(super) const LARGEST_BATCH: usize = 16 * 1024 * 1024;
+/// The most bytes of a whole configuration.
+pub(super) const LARGEST_CONFIG: usize = 4 * 1024 * 1024;
 /// How many of those may be in memory at once.
 const BATCHES: usize = 4;
 static BATCH_ROOM: Semaphore = Semaphore::const_new(BATCHES);

@@ -70,6 +70,8 @@ pub enum HttpError {
     /// A change that nobody may ask for without having looked.
     #[error("say with If-Match what you have seen: the ETag of `GET /v1/map`, or of the rollout")]
     NoPrecondition,
+    #[error("say with If-Match what you have seen: the ETag of `GET /v1/config`")]
+    NoConfigPrecondition,
     #[error(transparent)]
     Api(#[from] api::Error),
     #[error("{}", .0.message)]
@@ -125,6 +127,7 @@ impl HttpError {
                 | api::Error::NoRevision(_)
                 | api::Error::NoRollout(_)
                 | api::Error::NoMaster(_)
+                | api::Error::NoObject(_)
                 | api::Error::UnknownServer(_)
                 | api::Error::Hold(HoldError::NoHold)
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
@@ -137,13 +140,25 @@ impl HttpError {
             Self::Full(_)
             | Self::NoRoom(_)
             | Self::Api(
-                api::Error::Busy | api::Error::TooManyWaits(_) | api::Error::TooManyStreams(_),
+                api::Error::Busy
+                | api::Error::TooManyChecks
+                | api::Error::TooManyWaits(_)
+                | api::Error::TooManyStreams(_),
             ) => Kind::BUSY,
             Self::Api(api::Error::NotReady) => Kind::NOT_READY,
             Self::Api(api::Error::Store(_)) => Kind::STORE_FAILED,
             Self::Api(api::Error::NoStore(_)) => Kind::NO_STORE,
-            Self::NoPrecondition => Kind::PRECONDITION,
-            Self::Api(api::Error::Changed { .. } | api::Error::NotInForce { .. }) => Kind::CHANGED,
+            Self::NoPrecondition | Self::NoConfigPrecondition => Kind::PRECONDITION,
+            Self::Api(api::Error::OwnedBySettings { .. }) => Kind::OWNED,
+            Self::Api(api::Error::NotManaged) => Kind::NOT_MANAGED,
+            Self::Api(api::Error::InvalidConfig { .. }) => Kind::INVALID_CONFIG,
+            Self::Api(api::Error::RefusedByHaproxy { .. }) => Kind::REFUSED,
+            Self::Api(api::Error::NotChecked(_)) => Kind::NOT_CHECKED,
+            Self::Api(
+                api::Error::Changed { .. }
+                | api::Error::NotInForce { .. }
+                | api::Error::ObjectChanged { .. },
+            ) => Kind::CHANGED,
             Self::Api(api::Error::Hold(HoldError::OnHold(_))) => Kind::ON_HOLD,
             Self::Api(api::Error::ReadOnly(_)) => Kind::READ_ONLY,
             Self::Api(
@@ -153,6 +168,7 @@ impl HttpError {
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
                 | api::Error::ServerConflict(_)
+                | api::Error::ObjectConflict(_)
                 | api::Error::NoRegistrations
                 | api::Error::TokenConflict(_)
                 | api::Error::NotRenewed(_)
@@ -202,6 +218,13 @@ impl IntoResponse for HttpError {
                 problem.changes = since;
             }
             Self::Api(api::Error::Changed { current }) => problem.current = current,
+            Self::Api(api::Error::ObjectChanged { current, by, at, .. }) => {
+                (problem.current, problem.changed_by, problem.changed_at) = (current, by, at);
+            }
+            Self::Api(
+                api::Error::InvalidConfig { faults, .. }
+                | api::Error::RefusedByHaproxy { faults, .. },
+            ) => problem.errors = faults,
             _ => {}
         }
         let mut response = (status, Json(&problem)).into_response();

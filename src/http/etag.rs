@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::HttpError;
-use crate::api::{self, Precondition};
+use crate::api::{self, NumberCondition, Precondition};
 
 /// The tag of one state of a resource: hexadecimal digits, which pass every client's parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +110,20 @@ pub(super) fn precondition(request: &HeaderMap) -> Precondition {
         };
         wanted.as_deref().is_none_or(is_among) && !unwanted.as_deref().is_some_and(is_among)
     })
+}
+
+/// The same of what changes with a number alone.
+pub(super) fn number_condition(request: &HeaderMap) -> NumberCondition {
+    let numbers = |name: HeaderName| {
+        let tags = request.contains_key(&name).then(|| tags(request, name))?;
+        // What is no number of ours is of another state.
+        Some(tags.filter_map(|tag| match tag {
+            None => Some(None),
+            Some(tag) => u64::from_str_radix(tag, 16).ok().map(Some),
+        }))
+    };
+    let (is, is_not) = (numbers(header::IF_MATCH), numbers(header::IF_NONE_MATCH));
+    NumberCondition { is: is.map(Iterator::collect), is_not: is_not.map(Iterator::collect) }
 }
 
 #[cfg(test)]

@@ -13,12 +13,14 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::declared::Prune;
 use super::etag::EntityTag;
 use super::handlers::{self, access};
 use super::registrations::Missing;
 use super::routes::{Needs, ROUTES, Route};
 use super::{
-    events, history, map, nodes, problems, registrations, rollback, rollout, servers, stats,
+    declared, events, history, map, nodes, problems, registrations, rollback, rollout, servers,
+    stats,
 };
 use crate::api::types::{OverrideKind, Problem};
 
@@ -35,6 +37,18 @@ use crate::api::types::{OverrideKind, Problem};
         access::revoke_token,
         access::rotate_token,
         access::tokens,
+        declared::check_config,
+        declared::config,
+        declared::delete_backend,
+        declared::delete_frontend,
+        declared::frontend,
+        declared::frontends,
+        declared::haproxy_config,
+        declared::put_backend,
+        declared::put_config,
+        declared::put_frontend,
+        declared::put_rules,
+        declared::rules,
         events::activity,
         events::events,
         handlers::approve,
@@ -83,7 +97,7 @@ use crate::api::types::{OverrideKind, Problem};
         stats::stats,
         stats::stream,
     ),
-    components(schemas(Missing, OverrideKind, Problem))
+    components(schemas(Missing, OverrideKind, Problem, Prune))
 )]
 struct Annotated;
 
@@ -103,6 +117,7 @@ const ABOUT: &str = "What can be asked of a running Mapsmith, and what it can be
 /// What a name in a path stands for.
 const NAMES: &[(&str, &str)] = &[
     ("backend", "A backend."),
+    ("frontend", "A frontend."),
     ("id", "An id."),
     ("kind", "A kind of problem: the last part of its `type`."),
     ("master", "A master, by HAProxy's name."),

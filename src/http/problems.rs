@@ -53,8 +53,9 @@ kinds! {
         of another site asks; nobody has to say who they are, and the request names this machine \
         by a name"
     NOT_FOUND "not-found" NOT_FOUND "Not found"
-        "no such path, override, drain, backend, server, token, certificate, revision or rollout; a \
-        node that is not registered; no hold; a map where the settings have no source of one; a master \
+        "no such path, override, drain, frontend, backend, server, token, certificate, revision or \
+        rollout; a node that is not registered; no hold; a map where the settings have no source of \
+        one; a master \
         that nobody knows"
     METHOD "method-not-allowed" METHOD_NOT_ALLOWED "Another method"
         "the path knows other methods: those of the header `Allow`"
@@ -64,7 +65,8 @@ kinds! {
         "the change to approve or reject is not the one that is held; a canary on its way, or a \
         rollout that is over; an unknown master; an owner for an unknown node; a drain that would move nothing; the last server that is ready; no \
         source of registrations; an owner without `[ownership]`; a certificate that is being \
-        renewed; a token that is over, or whose name another one has"
+        renewed; a token that is over, or whose name another one has; a backend that a frontend \
+        needs; the name of a service; too many frontends and backends"
     HELD "held" CONFLICT "Held by the guard"
         "the guard holds the change, or a part of it; `report` has its id, which approves it"
     ON_HOLD "on-hold" CONFLICT "Held by a rollback"
@@ -74,16 +76,27 @@ kinds! {
         "another Mapsmith writes the map file, so this one changes nothing; ask that one"
     NO_STORE "no-store" CONFLICT "There is no store"
         "the settings name no `[store]`, which what was asked for needs"
+    OWNED "owned-by-settings" CONFLICT "The settings file's"
+        "the settings file declares that frontend or backend, or another of its name; change the \
+        file, and send SIGHUP"
+    NOT_MANAGED "not-managed" CONFLICT "HAProxy is somebody else's"
+        "HAProxy's configuration is not Mapsmith's here: set `managed` in `[haproxy]`"
     GONE "gone" GONE "No longer kept"
         "what was asked for is no longer kept; `oldest` is the oldest revision or event that is"
     CHANGED "precondition-failed" PRECONDITION_FAILED "Changed meanwhile"
         "it is not as `If-Match` or `If-None-Match` says: somebody else has changed it. `current` \
         is what it is now; of the map `changes` are the revisions since"
+    INVALID_CONFIG "invalid-configuration" UNPROCESSABLE_ENTITY "The configuration has no sense"
+        "a frontend or backend has a key that there is not, a value that is none, or contradicts \
+        something; `errors` has each. Nothing is stored"
+    REFUSED "refused-by-haproxy" UNPROCESSABLE_ENTITY "HAProxy refuses the configuration"
+        "HAProxy's own check refuses it; `errors` has HAProxy's words, the line, and whose it is. \
+        Nothing is stored"
     PRECONDITION "precondition-required" PRECONDITION_REQUIRED "Say what you have seen"
         "a rollback needs `If-Match` with the `ETag` of `GET /v1/map`, promoting or aborting a \
-        rollout with that of the rollout"
+        rollout with that of the rollout, and `PUT /v1/config` with that of `GET /v1/config`"
     TOO_LARGE "too-large" PAYLOAD_TOO_LARGE "The body is too large"
-        "the body is larger than 64 KiB, or of many nodes 16 MiB"
+        "the body is larger than 64 KiB, a whole configuration than 4 MiB, or many nodes than 16 MiB"
     MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Not JSON"
         "the body's `Content-Type` is another than `application/json`"
     RATE_LIMITED "rate-limited" TOO_MANY_REQUESTS "Too many requests"
@@ -95,11 +108,14 @@ kinds! {
     SOURCE_FAILED "source-failed" BAD_GATEWAY "A source failed"
         "a source gave no good answer, and the last good one stays in force; `report` says which"
     BUSY "busy" SERVICE_UNAVAILABLE "Too many at once"
-        "every connection is in use, four bodies of many nodes are being read, too many wait for \
-        another map or follow events or statistics, or a task has something else to do; try again \
-        after `Retry-After`"
-    NOT_READY "not-ready" SERVICE_UNAVAILABLE "No map yet"
-        "there is no map in force yet; `/readyz` says what is missing"
+        "every connection is in use, four large bodies are being read, too many wait for another \
+        map or follow events or statistics, two configurations are being checked, or a task has \
+        something else to do; try again after `Retry-After`"
+    NOT_READY "not-ready" SERVICE_UNAVAILABLE "Not known yet"
+        "there is no map in force yet, or no configuration of HAProxy's; `/readyz` says what is \
+        missing"
+    NOT_CHECKED "not-checked" SERVICE_UNAVAILABLE "HAProxy can't be asked"
+        "HAProxy can't check the configuration now, so nothing is stored; `detail` says why"
 }
 
 /// Says what a kind of problem means.

@@ -364,7 +364,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Author {
     }
 }
 
-async fn name<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, HttpError> {
+pub(super) async fn name<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<String, HttpError> {
     match Path::from_request_parts(parts, state).await {
         Ok(Path(name)) => Ok(name),
         Err(error) => Err(HttpError::BadRequest(error.body_text())),

@@ -6,10 +6,11 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use mapsmith_core::access::Role;
 
-use super::body::{LARGEST, LARGEST_BATCH};
+use super::body::{LARGEST, LARGEST_BATCH, LARGEST_CONFIG};
 use super::handlers::{self, access};
 use super::{
-    events, history, map, nodes, openapi, problems, registrations, rollback, rollout, servers, stats,
+    declared, events, history, map, nodes, openapi, problems, registrations, rollback, rollout,
+    servers, stats,
 };
 use crate::api::Api;
 
@@ -56,6 +57,11 @@ impl Route {
         self
     }
 
+    const fn with_config(mut self) -> Self {
+        self.largest_body = LARGEST_CONFIG;
+        self
+    }
+
     /// Whether it changes something.
     pub fn changes(&self) -> bool {
         self.method != Method::GET
@@ -86,6 +92,9 @@ const DELETE: Method = Method::DELETE;
 
 /// One of a backend.
 const SERVER: &str = "/v1/backends/{backend}/servers/{server}";
+
+/// One of all.
+const FRONTEND: &str = "/v1/frontends/{frontend}";
 
 /// All of them.
 pub static ROUTES: &[Route] = &[
@@ -126,8 +135,21 @@ pub static ROUTES: &[Route] = &[
     Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(handlers::undrain)),
     Route::new(GET, "/v1/backends", VIEWER, || get(servers::backends)),
     Route::new(GET, "/v1/backends/{backend}", VIEWER, || get(servers::backend)),
+    Route::new(PUT, "/v1/backends/{backend}", ADMIN, || put(declared::put_backend)),
+    Route::new(DELETE, "/v1/backends/{backend}", ADMIN, || delete(declared::delete_backend)),
     Route::new(PUT, SERVER, OPERATOR, || put(servers::set)),
     Route::new(DELETE, SERVER, OPERATOR, || delete(servers::reset)),
+    Route::new(GET, "/v1/frontends", VIEWER, || get(declared::frontends)),
+    Route::new(GET, FRONTEND, VIEWER, || get(declared::frontend)),
+    Route::new(PUT, FRONTEND, ADMIN, || put(declared::put_frontend)),
+    Route::new(DELETE, FRONTEND, ADMIN, || delete(declared::delete_frontend)),
+    Route::new(GET, "/v1/frontends/{frontend}/rules", VIEWER, || get(declared::rules)),
+    Route::new(PUT, "/v1/frontends/{frontend}/rules", ADMIN, || put(declared::put_rules)),
+    Route::new(GET, "/v1/config", VIEWER, || get(declared::config)),
+    Route::new(PUT, "/v1/config", ADMIN, || put(declared::put_config)).with_config(),
+    // What is checked is code, too.
+    Route::new(POST, "/v1/config/check", ADMIN, || post(declared::check_config)).with_config(),
+    Route::new(GET, "/v1/haproxy/config", VIEWER, || get(declared::haproxy_config)),
     Route::new(GET, "/v1/certificates", VIEWER, || get(handlers::certificates)),
     Route::new(POST, "/v1/certificates/{name}/renew", OPERATOR, || post(handlers::renew)),
     Route::new(POST, SESSION, Needs::Login, || post(access::log_in)),

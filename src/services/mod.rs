@@ -6,7 +6,7 @@
 //! none were known HAProxy's file stays as it is.
 
 mod known;
-mod pace;
+pub(crate) mod pace;
 mod task;
 #[cfg(test)]
 mod tests;

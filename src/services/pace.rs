@@ -1,4 +1,4 @@
-//! When changed services come into force. Pure.
+//! When changed services, or what else is declared beside the settings, come into force. Pure.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ const SETTLES: Duration = Duration::from_millis(100);
 /// The longest that a change waits for others.
 const MOST_SETTLING: Duration = Duration::from_secs(1);
 /// The least time between two changes, each of which begins everything anew.
-pub(super) const SPACING: Duration = Duration::from_secs(1);
+pub(crate) const SPACING: Duration = Duration::from_secs(1);
 
 /// A change that is not in force yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     /// When services differed first from those in force.
     first: Instant,
     /// When they changed last.
@@ -22,12 +22,12 @@ pub(super) struct Pending {
 
 impl Pending {
     /// The services have changed, perhaps again.
-    pub(super) fn changed(known: Option<Self>, now: Instant) -> Self {
+    pub(crate) fn changed(known: Option<Self>, now: Instant) -> Self {
         Self { first: known.map_or(now, |known| known.first), last: now }
     }
 
     /// When it comes into force, if it may not before that moment.
-    pub(super) fn due(self, not_before: Option<Instant>) -> Instant {
+    pub(crate) fn due(self, not_before: Option<Instant>) -> Instant {
         let settled = (self.last + SETTLES).min(self.first + MOST_SETTLING);
         not_before.map_or(settled, |earliest| settled.max(earliest))
     }

@@ -13,7 +13,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use config::Value;
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::server::Manage;
@@ -34,6 +36,7 @@ pub(crate) mod keys;
 mod learned;
 mod map;
 mod notify;
+pub(crate) mod objects;
 mod ownership;
 pub mod portmap;
 mod references;
@@ -63,6 +66,7 @@ pub use instance::Instance;
 pub use learned::Learned;
 pub use map::Map;
 pub use notify::Notify;
+pub use objects::Declared;
 pub use ownership::Ownership;
 pub use portmap::Portmap;
 pub use schedule::{PollSchedule, Schedule};
@@ -154,39 +158,13 @@ pub struct Settings {
 /// The settings, and the file that they were read from.
 #[derive(Debug, Clone)]
 pub struct SettingsFile {
+    /// What the file says, with what is declared beside it.
     pub settings: Settings,
     path: PathBuf,
     text: String,
-}
-
-impl SettingsFile {
-    /// Reads and checks a file, overlaid by the process's environment.
-    ///
-    /// # Errors
-    /// Those of [`Settings::load`].
-    pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let text = text_of(path)?;
-        let settings = Settings::of_text(path, &text, std::env::vars_os())?;
-        Ok(Self { settings, path: path.to_owned(), text })
-    }
-
-    /// Reads the file once more; none where its text is as before, and so are the files that are
-    /// part of HAProxy's configuration.
-    ///
-    /// # Errors
-    /// Those of [`Settings::load`].
-    pub fn read_again(&self) -> Result<Option<Self>, SettingsError> {
-        let again = Self::read(&self.path)?;
-        let named = |file: &Self| {
-            let haproxy = file.settings.haproxy.as_ref();
-            haproxy.map(|haproxy| {
-                let Haproxy { includes, read_with, own_template, stats_auth, .. } = haproxy;
-                (includes.clone(), read_with.clone(), own_template.clone(), stats_auth.clone())
-            })
-        };
-        let is_same = again.text == self.text && named(&again) == named(self);
-        Ok((!is_same).then_some(again))
-    }
+    /// What the file alone says.
+    values: Arc<Value>,
+    declared: Declared,
 }
 
 /// Why the settings can't be used.
@@ -227,6 +205,17 @@ fn text_of(path: &Path) -> Result<String, SettingsError> {
     })
 }
 
+/// What a text says, overlaid by the environment, and what is wrong with that.
+fn values_of(
+    path: &Path,
+    text: &str,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(Value, Vec<Problem>), SettingsError> {
+    let mut values = text::parse(format(path)?, text).map_err(|error| unreadable(path, error))?;
+    let problems = text::overlay(&mut values, variables);
+    Ok((values, problems))
+}
+
 fn format(path: &Path) -> Result<Format, SettingsError> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("toml") => Ok(Format::Toml),
@@ -261,11 +250,18 @@ impl Settings {
         text: &str,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        let mut values =
-            text::parse(format(path)?, text).map_err(|error| unreadable(path, error))?;
-        let mut problems = text::overlay(&mut values, variables);
+        let (values, problems) = values_of(path, text, variables)?;
+        Self::of_values(path, &values, problems)
+    }
+
+    /// Of what was read at this path, with `problems`.
+    fn of_values(
+        path: &Path,
+        values: &Value,
+        mut problems: Vec<Problem>,
+    ) -> Result<Self, SettingsError> {
         let Reading { value: settings, problems: nonsense, doubtful, whole } =
-            tree::read::<Self>(&values);
+            tree::read::<Self>(values);
         problems.extend(nonsense);
         let settings = settings.map(Self::with_own_haproxy).map(Self::with_issued);
         let settings = settings.map(Self::with_feeds);
@@ -275,7 +271,7 @@ impl Settings {
                 (whole || stands_alone(problem))
                     && !doubtful.iter().any(|key| comes_of(problem, key))
             };
-            let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
+            let place = |text: String| Problem { place: tree::place_of(values, &text), text };
             problems.extend(settings.problems().into_iter().filter(known).map(place));
         }
         let invalid = |mut problems: Vec<Problem>| {
@@ -296,7 +292,7 @@ impl Settings {
         if unread.is_empty() {
             return Ok(settings);
         }
-        let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
+        let place = |text: String| Problem { place: tree::place_of(values, &text), text };
         Err(invalid(unread.into_iter().map(place).collect()))
     }
 

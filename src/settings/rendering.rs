@@ -81,11 +81,13 @@ pub(super) fn problems(settings: &Settings, problems: &mut Vec<String>) {
     frontend::problems(&settings.frontends, &settings.certificates, &settings.map, problems);
     if let Some(config) = settings.haproxy_config(&DesiredServers::default()) {
         let supervised = settings.haproxy.as_ref().is_some_and(Haproxy::is_supervised);
-        let declares = settings.services.is_some() || settings.portmap.is_some();
+        // With a store they may be declared through the API.
+        let declares =
+            settings.services.is_some() || settings.portmap.is_some() || settings.store.is_some();
         if supervised && !declares && listens_nowhere(&config) {
             problems.push(
                 "haproxy: HAProxy would listen nowhere; declare a [[frontend]], or include a file \
-                    that has one"
+                    that has one, or give [store] and declare frontends through the API"
                     .to_owned(),
             );
         }

@@ -25,6 +25,7 @@ pub(crate) mod server_states;
 pub(crate) mod services;
 pub mod sockets;
 mod task;
+pub mod trial;
 pub mod unknown;
 
 pub use task::{Supervisor, SupervisorReport};

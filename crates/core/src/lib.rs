@@ -14,6 +14,7 @@ pub mod learned;
 pub mod map_file;
 pub mod names;
 pub mod node_map;
+pub mod objects;
 pub mod overrides;
 pub mod plan;
 pub mod portmap;

@@ -2,6 +2,7 @@
 
 mod access;
 mod attention;
+mod declared;
 mod events;
 mod explain;
 mod gone;
@@ -28,6 +29,10 @@ pub use access::{
     TokensReport,
 };
 pub use attention::AttentionReport;
+pub use declared::{
+    ConfigBody, ConfigChangeReport, ConfigReport, ConfigStatus, ObjectOrigin, ObjectReport,
+    ObjectState, ObjectStatus, ObjectsReport, RulesBody, SettingsObjects,
+};
 pub use events::ActivityReport;
 pub use explain::{ExplainCanary, ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};

@@ -4,7 +4,7 @@ use mapsmith_core::overrides::{OrderedState, ServerOverride};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::ReloadOutcome;
+use super::{ObjectReport, ObjectStatus, ReloadOutcome};
 
 /// `GET /v1/backends`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -23,10 +23,13 @@ pub struct BackendSummary {
     pub servers: Option<usize>,
     /// How many servers have an override.
     pub overrides: usize,
+    /// How it stands as it is declared; not there where a registry's service declares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<ObjectStatus>,
 }
 
 /// `GET /v1/backends/{backend}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BackendReport {
     pub backend: String,
     /// Where its list comes from.
@@ -35,6 +38,10 @@ pub struct BackendReport {
     pub waiting_for: Option<String>,
     /// By name: those that are listed, that an instance has, and that have an override.
     pub servers: Vec<ServerReport>,
+    /// As it is declared, and as a `PUT` takes it; not there where a registry's service declares
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ObjectReport>,
 }
 
 /// A server of a backend.

@@ -10,13 +10,14 @@ use mapsmith_core::render::rendered;
 use mapsmith_core::render::verdict::Remark;
 
 use super::{Finding, finding, named};
-use crate::cli::render::ask;
 use crate::settings::Settings;
 use crate::settings::supervision::Managed;
+use crate::supervise::check::CHECK_BOUND;
 use crate::supervise::files::probe_folder;
 use crate::supervise::ports::taken;
 use crate::supervise::process::Launch;
 use crate::supervise::sockets;
+use crate::supervise::trial::trial;
 
 /// Nothing where that is somebody else's.
 pub(super) async fn check_configuration(
@@ -27,7 +28,7 @@ pub(super) async fn check_configuration(
     let config = settings.haproxy_config(servers)?;
     let said = match rendered(&config) {
         Err(error) => Err(error.to_string()),
-        Ok(rendered) => match ask(settings, haproxy, &rendered).await {
+        Ok(rendered) => match trial(settings, haproxy, &rendered, CHECK_BOUND).await {
             Err(error) => Err(error.to_string()),
             Ok(verdict) if verdict.valid => Ok(format!("{} accepts it", haproxy.program())),
             Ok(verdict) => Err(verdict.alerts()),

@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use crate::cli::diff;
 use crate::cli::output::{Colour, paint};
-use crate::cli::render::ask;
 use crate::settings::supervision::Managed;
 use crate::settings::{Haproxy, Settings};
 use crate::supervise::candidate::Candidate;
+use crate::supervise::check::CHECK_BOUND;
 use crate::supervise::sockets::{Sockets, placed_by};
+use crate::supervise::trial::trial;
 
 /// How many lines of the difference are printed unless all are asked for.
 const SHOWN: usize = 40;
@@ -87,7 +88,7 @@ pub(super) async fn plan(
     let candidate = Candidate::placed(&desired, &placed)?;
     // The sockets that are held for HAProxy are not here to be passed to it.
     let asked = Candidate::new(&desired, &Sockets::default())?;
-    let verdict = ask(settings, haproxy, &asked.rendered).await?;
+    let verdict = trial(settings, haproxy, &asked.rendered, CHECK_BOUND).await?;
     let action = match needed(&path, &candidate, haproxy.managed) {
         Action::None => Action::None,
         _ if !verdict.valid => Action::Refuse,

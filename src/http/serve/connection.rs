@@ -22,6 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use super::active::{Active, Counted};
+use super::outliving::Outliving;
 use super::{LAST_REQUESTS, Place};
 use crate::http::access::Peer;
 use crate::telemetry::API_CONNECTIONS;
@@ -79,13 +80,19 @@ macro_rules! serve_until {
     }};
 }
 
+/// What serves a connection.
+pub(super) struct Served {
+    pub peer: Peer,
+    pub way: Way,
+    pub place: Place,
+    pub outliving: Outliving,
+}
+
 /// Serves the requests of one connection.
 pub(super) async fn serve<S>(
     stream: S,
     is_http_2: bool,
-    peer: Peer,
-    way: Way,
-    place: Place,
+    Served { peer, way, place, outliving }: Served,
     shutdown: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -101,6 +108,7 @@ pub(super) async fn serve<S>(
         asked.cancel();
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(held.clone());
+        request.extensions_mut().insert(outliving.clone());
         let (answer, mut under_way) = (router.call(request), active.begin());
         async move {
             let Ok(response) = answer.await;
@@ -179,7 +187,9 @@ mod tests {
         let place = Place { _slot: Arc::clone(&slots).acquire_owned().await.unwrap(), _own: None };
         let address = "192.0.2.1:1".parse().unwrap();
         let peer = Peer { address, certificate: None, over_tls: true };
-        let served = serve(stream, true, peer, way(router), place, CancellationToken::new());
+        let outliving = Outliving::new(&Default::default());
+        let served = Served { peer, way: way(router), place, outliving };
+        let served = serve(stream, true, served, CancellationToken::new());
         let ended = timeout(Duration::from_secs(30), served).await;
         assert!(ended.is_ok(), "it would keep its place for ever");
         assert_eq!(slots.available_permits(), 1);
@@ -202,7 +212,9 @@ mod tests {
             let _slot = Arc::clone(&slots).acquire_owned().await.unwrap();
             let place = Place { _slot, _own: None };
             let peer = Peer { address, certificate: None, over_tls: false };
-            serve(timed(stream), false, peer, way.clone(), place, shutdown).await;
+            let outliving = Outliving::new(&Default::default());
+            let served = Served { peer, way: way.clone(), place, outliving };
+            serve(timed(stream), false, served, shutdown).await;
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
             assert!(answer.ends_with("here"), "round {round}: {answer:?}");

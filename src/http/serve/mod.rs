@@ -21,6 +21,7 @@ mod active;
 mod addresses;
 mod connection;
 mod handshakes;
+mod outliving;
 
 use super::access::Peer;
 use crate::api::access::ServerTls;
@@ -29,6 +30,7 @@ use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED, API_REFUSALS};
 use addresses::{Addresses, Own};
 use connection::{WRITE_BOUND, Way};
 use handshakes::Handshakes;
+pub(in crate::http) use outliving::Outliving;
 
 /// The most connections at once, however many descriptors there may be.
 const MOST_CONNECTIONS: usize = 256;
@@ -40,6 +42,8 @@ const SPARE_HEAD_BOUND: Duration = Duration::from_secs(1);
 /// How long requests under way may take to end at a shutdown: a client that never finishes its
 /// request must not keep the daemon.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// How often it is looked whether only those are left that outlive it.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long nothing is accepted after that failed: what it failed for does not go within
 /// microseconds.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
@@ -65,6 +69,10 @@ struct Connections {
     spare: Way,
     serving: JoinSet<()>,
     shutdown: CancellationToken,
+    /// Those with a request whose answer comes later than the end.
+    outliving: outliving::Connections,
+    /// What is left ends, but for these.
+    end: CancellationToken,
 }
 
 impl Connections {
@@ -88,12 +96,19 @@ impl Connections {
             }
         };
         let (way, shutdown) = (way.clone(), self.shutdown.clone());
-        self.serving.spawn(connection::serve(stream, is_http_2, peer, way, place, shutdown));
+        let (outliving, end) = (Outliving::new(&self.outliving), self.end.clone());
+        let served = connection::Served { peer, way, place, outliving: outliving.clone() };
+        self.serving.spawn(async move {
+            tokio::select! {
+                () = connection::serve(stream, is_http_2, served, shutdown) => {}
+                () = outliving.cut(end) => {}
+            }
+        });
     }
 }
 
 /// Serves `router` on at most `most` connections at once until shutdown; requests under way have a
-/// moment to end. An eighth more get one answer of `spare`, and what comes beyond that is closed.
+/// moment to end, and those that outlive it ([`Outliving`]) all their time. An eighth more get one answer of `spare`, and what comes beyond that is closed.
 /// With TLS another quarter may be in their handshake.
 pub async fn serve(
     listener: TcpListener,
@@ -118,6 +133,8 @@ pub async fn serve(
         spare: Way { router: spare, head: SPARE_HEAD_BOUND, write: WRITE_BOUND, once: true },
         serving: JoinSet::new(),
         shutdown: shutdown.clone(),
+        outliving: outliving::Connections::default(),
+        end: CancellationToken::new(),
     };
     let mut failing = false;
     loop {
@@ -152,9 +169,19 @@ pub async fn serve(
         }
     }
     drop((listener, handshakes));
-    let mut serving = connections.serving;
-    // What is left then ends with its task.
-    let _ = timeout(LAST_REQUESTS, async { while serving.join_next().await.is_some() {} }).await;
+    let Connections { mut serving, outliving, end, .. } = connections;
+    let last = async {
+        while serving.len() > outliving.count() {
+            tokio::select! {
+                _ = serving.join_next() => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    };
+    // What is left then ends.
+    let _ = timeout(LAST_REQUESTS, last).await;
+    end.cancel();
+    serving.detach_all();
 }
 
 /// Whether accepting failed for a client that went away meanwhile.

@@ -75,7 +75,7 @@ pub(super) fn moved(place: &Place, value: Value) -> Value {
     Value::new(Some(&format!("{mark}{place}")), value.kind)
 }
 
-fn is_quoted(value: &Value) -> bool {
+pub(super) fn is_quoted(value: &Value) -> bool {
     value.origin().is_some_and(|origin| origin.starts_with(QUOTED))
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,7 @@ mod history;
 mod hold;
 mod lists;
 mod lock;
+mod objects;
 mod overrides;
 mod owners;
 mod registrations;
@@ -49,7 +50,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 16] = [
+const MIGRATIONS: [&str; 17] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -139,6 +140,14 @@ const MIGRATIONS: [&str; 16] = [
     CREATE TABLE aborted (id INTEGER PRIMARY KEY CHECK (id = 1), answer TEXT NOT NULL, \
     since INTEGER NOT NULL, reason TEXT, author TEXT) STRICT;
 ",
+    "
+    CREATE TABLE objects_state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) \
+    STRICT;
+    INSERT INTO objects_state (id, number) VALUES (1, 0);
+    CREATE TABLE objects (kind TEXT NOT NULL, name TEXT NOT NULL, spec TEXT NOT NULL, \
+    owner TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, reason TEXT, author TEXT, \
+    PRIMARY KEY (kind, name)) STRICT;
+",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
@@ -166,7 +175,14 @@ pub struct SqliteStore {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
     kept_events: watch::Sender<()>,
+    /// Which file it is, if that could be seen.
+    file: Option<(u64, u64)>,
     _lock: Arc<Lock>,
+}
+
+/// What tells one file from another at the same path.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl From<rusqlite::Error> for StoreErrorKind {
@@ -197,8 +213,14 @@ impl SqliteStore {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
             kept_events: watch::Sender::new(()),
+            file: identity(path),
             _lock: Arc::new(lock),
         })
+    }
+
+    /// Whether it is still the file at this path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.path == path && self.file.is_some() && self.file == identity(path)
     }
 
     /// Every backend's list that was last in force and can be used.

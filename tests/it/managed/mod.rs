@@ -19,6 +19,7 @@ mod changes;
 mod checked;
 mod coming_from;
 mod crashes;
+mod declared;
 mod elsewhere;
 mod examples;
 mod faults;

@@ -103,6 +103,11 @@ pub(super) fn of_configuration(status: &Status, items: &mut Vec<Item>) {
                 .with(Action::command("See HAProxy's words", "mapsmith render --check"))
         }));
     }
+    items.extend(status.set_aside.iter().map(|(object, why)| {
+        let text = format!("{object}, which the API declares, is set aside: {why}");
+        Item::new(Severity::Act, Kind::Quarantined, object, text)
+            .with(Action::command("See what is declared", "mapsmith config show"))
+    }));
     let Some(services) = &status.services else { return };
     items.extend(services.rejected.iter().map(|rejected| {
         let text = format!("the service {} is not in force: {}", rejected.name, rejected.reason);

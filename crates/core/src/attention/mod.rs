@@ -278,6 +278,9 @@ pub struct Status {
     pub certificates: Vec<CertificateStatus>,
     pub haproxy: Option<HaproxyStatus>,
     pub services: Option<ServicesStatus>,
+    /// The frontends and backends that are declared through the API and can't count, with the
+    /// reason.
+    pub set_aside: Vec<(String, String)>,
     pub api: ApiFiles,
     pub instances: Vec<InstanceStatus>,
     pub notify: NotifyStatus,

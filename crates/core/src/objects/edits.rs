@@ -1,0 +1,229 @@
+//! What a change makes of the declared objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::secrets::{hidden, restored};
+use super::{MOST_BYTES, MOST_OBJECTS, Object, ObjectKey, Objects, Spec};
+use crate::overrides::Note;
+
+/// What becomes of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = ObjectAction)]
+pub enum Action {
+    Add,
+    Change,
+    Delete,
+}
+
+impl Action {
+    /// As it has happened.
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Add => "added",
+            Self::Change => "changed",
+            Self::Delete => "deleted",
+        }
+    }
+}
+
+/// A key that an object has otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FieldChange {
+    pub field: String,
+    /// Not there where it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Value>,
+    /// Not there where it has none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
+}
+
+/// A change of an object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ObjectChange)]
+pub struct Change {
+    /// Like `frontends/web`.
+    pub object: String,
+    pub action: Action,
+    /// By name; without secrets.
+    pub fields: Vec<FieldChange>,
+}
+
+/// Objects that are declared together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Document {
+    pub owner: String,
+    pub objects: BTreeMap<ObjectKey, Spec>,
+}
+
+/// Why a change can't be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    #[error("{key}: {text}")]
+    Secret { key: ObjectKey, text: String },
+    #[error("there would be {0} frontends and backends, and {MOST_OBJECTS} is the most")]
+    TooMany(usize),
+    #[error("all frontends and backends would be {0} bytes, and {MOST_BYTES} is the most")]
+    TooLarge(usize),
+}
+
+/// What is to be changed: nothing that is so already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// What an object becomes, and whose.
+    puts: BTreeMap<ObjectKey, (Spec, String)>,
+    deletes: BTreeSet<ObjectKey>,
+}
+
+impl Edits {
+    /// One object is to be this. It stays its owner's unless another is named.
+    ///
+    /// # Errors
+    /// It has the place of a secret that is not known.
+    pub fn put(
+        before: &Objects,
+        key: ObjectKey,
+        spec: &Spec,
+        owner: Option<String>,
+        author: &str,
+    ) -> Result<Self, EditError> {
+        let known = before.get(&key).map(|known| known.owner.clone());
+        let owner = owner.or(known).unwrap_or_else(|| author.to_owned());
+        let mut edits = Self::default();
+        edits.add(before, key, spec, owner)?;
+        Ok(edits)
+    }
+
+    /// One object is to go; nothing where there is none.
+    pub fn delete(before: &Objects, key: ObjectKey) -> Self {
+        let deletes = before.get(&key).map(|_| key).into_iter().collect();
+        Self { deletes, ..Self::default() }
+    }
+
+    /// A document's objects are to be as it says, and its owner's. With `prune` its owner's other
+    /// objects go.
+    ///
+    /// # Errors
+    /// An object has the place of a secret that is not known.
+    pub fn of_document(
+        before: &Objects,
+        document: &Document,
+        prune: bool,
+    ) -> Result<Self, EditError> {
+        let mut edits = Self::default();
+        for (key, spec) in &document.objects {
+            edits.add(before, key.clone(), spec, document.owner.clone())?;
+        }
+        let others = before.items.iter().filter(|(key, object)| {
+            object.owner == document.owner && !document.objects.contains_key(key)
+        });
+        edits.deletes.extend(others.filter(|_| prune).map(|(key, _)| key.clone()));
+        Ok(edits)
+    }
+
+    fn add(
+        &mut self,
+        before: &Objects,
+        key: ObjectKey,
+        spec: &Spec,
+        owner: String,
+    ) -> Result<(), EditError> {
+        let known = before.get(&key);
+        let spec = restored(key.kind, spec, known.map(|known| &known.spec))
+            .map_err(|text| EditError::Secret { key: key.clone(), text })?;
+        if known.is_none_or(|known| known.spec != spec || known.owner != owner) {
+            self.puts.insert(key, (spec, owner));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing would change.
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
+
+    /// The objects that it makes or changes.
+    pub fn puts(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.puts.keys()
+    }
+
+    /// The objects after it.
+    ///
+    /// # Errors
+    /// They would be too many.
+    pub fn after(
+        &self,
+        before: &Objects,
+        at: Timestamp,
+        note: &Note,
+    ) -> Result<Objects, EditError> {
+        let mut after = before.clone();
+        if self.is_empty() {
+            return Ok(after);
+        }
+        after.number += 1;
+        after.items.retain(|key, _| !self.deletes.contains(key));
+        for (key, (spec, owner)) in &self.puts {
+            let object = Object {
+                spec: spec.clone(),
+                owner: owner.clone(),
+                number: after.number,
+                changed_at: at,
+                note: note.clone(),
+            };
+            after.items.insert(key.clone(), object);
+        }
+        let (count, bytes) = (after.items.len(), after.bytes());
+        if count > MOST_OBJECTS && count > before.items.len() {
+            return Err(EditError::TooMany(count));
+        }
+        if bytes > MOST_BYTES && bytes > before.bytes() {
+            return Err(EditError::TooLarge(bytes));
+        }
+        Ok(after)
+    }
+
+    /// What it changes, object by object.
+    pub fn changes(&self, before: &Objects) -> Vec<Change> {
+        let empty = Spec::new();
+        let of_key = |key: &ObjectKey, after: Option<&(Spec, String)>| {
+            let known = before.get(key);
+            let action = match (known, after) {
+                (None, _) => Action::Add,
+                (Some(_), Some(_)) => Action::Change,
+                (Some(_), None) => Action::Delete,
+            };
+            let old = known.map_or(&empty, |known| &known.spec);
+            let new = after.map_or(&empty, |(spec, _)| spec);
+            let owners = (known.map(|known| &known.owner), after.map(|(_, owner)| owner));
+            let mut fields = fields(key, old, new);
+            if owners.0 != owners.1 {
+                let text = |owner: Option<&String>| owner.cloned().map(Value::String);
+                let (before, after) = (text(owners.0), text(owners.1));
+                fields.push(FieldChange { field: "owner".to_owned(), before, after });
+            }
+            Change { object: key.to_string(), action, fields }
+        };
+        let puts = self.puts.iter().map(|(key, put)| of_key(key, Some(put)));
+        puts.chain(self.deletes.iter().map(|key| of_key(key, None))).collect()
+    }
+}
+
+/// The keys that differ, as people see them.
+fn fields(key: &ObjectKey, old: &Spec, new: &Spec) -> Vec<FieldChange> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let (shown_old, shown_new) = (hidden(key.kind, old), hidden(key.kind, new));
+    let differs = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    let change = |name: &String| FieldChange {
+        field: name.clone(),
+        before: shown_old.get(name).cloned(),
+        after: shown_new.get(name).cloned(),
+    };
+    differs.map(change).collect()
+}

@@ -1,0 +1,220 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::secrets::hidden;
+use super::*;
+
+fn spec(value: Value) -> Spec {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+fn frontend(name: &str) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Frontend, name)
+}
+
+fn backend(name: &str) -> ObjectKey {
+    ObjectKey::new(ObjectKind::Backend, name)
+}
+
+fn put(before: &Objects, key: ObjectKey, value: Value) -> Objects {
+    let edits = Edits::put(before, key, &spec(value), None, "anna").unwrap();
+    edits.after(before, Timestamp::UNIX_EPOCH, &Note::default()).unwrap()
+}
+
+fn names(frontends: &[&str], backends: &[&str]) -> FileNames {
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    FileNames { frontends: set(frontends), backends: set(backends) }
+}
+
+#[test]
+fn a_frontend_counts_once_every_backend_that_it_names_is_there() {
+    let web = json!({
+        "bind": [":80"], "default_backend": "app", "route": {"backend": "masters"},
+        "rules": [{"path_beg": "/a", "backend": "api"}, {"path": "/b", "deny": 403}],
+    });
+    let mut objects = put(&Objects::default(), frontend("web"), web);
+    let standing = |file: &FileNames, objects: &Objects| {
+        standings(file, objects, &BTreeMap::new())[&frontend("web")].clone()
+    };
+    let waits_for = |names: &[&str]| Standing::Pending {
+        waits_for: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let file = names(&[], &["masters"]);
+    assert_eq!(standing(&file, &objects), waits_for(&["api", "app"]));
+    objects = put(&objects, backend("api"), json!({"servers": []}));
+    assert_eq!(standing(&file, &objects), waits_for(&["app"]));
+    objects = put(&objects, backend("app"), json!({"servers": []}));
+    assert_eq!(standing(&file, &objects), Standing::Declared);
+    let refused = BTreeMap::from([(backend("app"), "it is wrong".to_owned())]);
+    let found = standings(&file, &objects, &refused);
+    assert_eq!(found[&frontend("web")], waits_for(&["app"]), "what is set aside is not there");
+    assert_eq!(found[&backend("app")], Standing::SetAside { reason: "it is wrong".to_owned() });
+}
+
+#[test]
+fn a_name_of_the_settings_file_is_the_files() {
+    let objects = put(&Objects::default(), backend("web"), json!({"servers": []}));
+    for (file, section) in
+        [(names(&["web"], &[]), "[[frontend]]"), (names(&[], &["web"]), "[[backend]]")]
+    {
+        let found = standings(&file, &objects, &BTreeMap::new());
+        let Standing::SetAside { reason } = &found[&backend("web")] else { panic!("{found:?}") };
+        assert!(reason.contains(section), "{reason}");
+    }
+}
+
+#[test]
+fn what_is_so_already_is_no_change() {
+    let before = put(&Objects::default(), backend("app"), json!({"servers": []}));
+    let again = Edits::put(&before, backend("app"), &spec(json!({"servers": []})), None, "ben");
+    let again = again.unwrap();
+    assert!(again.is_empty(), "{again:?}");
+    assert_eq!(again.after(&before, Timestamp::MAX, &Note::default()).unwrap(), before);
+    let other = put(&before, backend("app"), json!({"servers": [], "balance": "leastconn"}));
+    assert_eq!((other.number, other.items[&backend("app")].number), (2, 2));
+    assert_eq!(other.items[&backend("app")].owner, "anna", "it stays whose it was");
+}
+
+#[test]
+fn a_document_prunes_what_its_owner_has_beside_it_and_nothing_of_others() {
+    let mut before = put(&Objects::default(), backend("of-anna"), json!({"servers": []}));
+    let deploy = |objects: &[(&str, Value)], prune, before: &Objects| {
+        let of = |(name, value): &(&str, Value)| (backend(name), spec(value.clone()));
+        let objects = objects.iter().map(of).collect();
+        let document = Document { owner: "deploy".to_owned(), objects };
+        let edits = Edits::of_document(before, &document, prune).unwrap();
+        let after = edits.after(before, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+        (edits.changes(before), after)
+    };
+    let (a, b) = (("a", json!({"servers": []})), ("b", json!({"servers": []})));
+    (_, before) = deploy(&[a.clone(), b], false, &before);
+    let (kept, _) = deploy(std::slice::from_ref(&a), false, &before);
+    assert!(kept.is_empty(), "{kept:?}");
+    let (changes, after) = deploy(&[a], true, &before);
+    let told: Vec<_> = changes.iter().map(|it| (it.object.as_str(), it.action)).collect();
+    assert_eq!(told, [("backends/b", Action::Delete)]);
+    let left: Vec<_> = after.items.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["backends/a", "backends/of-anna"]);
+}
+
+#[test]
+fn secrets_are_shown_to_nobody_and_come_back_as_they_were() {
+    let said = json!({
+        "servers": [], "cookie": {"name": "S", "key": "s3cret"},
+        "natives": ["stats auth admin:pass1", "stats auth ben:pass2", "option redispatch"],
+    });
+    let before = put(&Objects::default(), backend("app"), said.clone());
+    let shown = hidden(ObjectKind::Backend, &spec(said.clone()));
+    let text = Value::Object(shown.clone()).to_string();
+    assert!(!text.contains("s3cret") && !text.contains("pass"), "{text}");
+    let edits = Edits::put(&before, backend("app"), &shown, None, "anna").unwrap();
+    assert!(edits.is_empty(), "what is read can be sent back: {edits:?}");
+    let new = Edits::put(&before, backend("new"), &shown, None, "anna");
+    assert!(matches!(new, Err(EditError::Secret { .. })), "{new:?}");
+    let other = json!({"servers": [], "cookie": {"name": "S", "key": "other"}});
+    let edits = Edits::put(&before, backend("app"), &spec(other), None, "anna").unwrap();
+    let changes = format!("{:?}", edits.changes(&before));
+    assert!(changes.contains("cookie") && !changes.contains("s3cret"), "{changes}");
+    assert!(!changes.contains("other") && !changes.contains("pass"), "{changes}");
+}
+
+#[test]
+fn there_is_a_bound_that_nothing_can_pass_and_anything_may_go_below() {
+    let note = Note::default();
+    let many = (0..=MOST_OBJECTS).map(|number| (backend(&number.to_string()), Spec::new()));
+    let document = Document { owner: "a".to_owned(), objects: many.collect() };
+    let edits = Edits::of_document(&Objects::default(), &document, false).unwrap();
+    let after = edits.after(&Objects::default(), Timestamp::UNIX_EPOCH, &note);
+    assert_eq!(after, Err(EditError::TooMany(MOST_OBJECTS + 1)));
+    let large = json!({"natives": ["x".repeat(MOST_BYTES)]});
+    let edits = Edits::put(&Objects::default(), backend("a"), &spec(large), None, "a").unwrap();
+    let after = edits.after(&Objects::default(), Timestamp::UNIX_EPOCH, &note);
+    assert!(matches!(after, Err(EditError::TooLarge(_))), "{after:?}");
+}
+
+/// A change, as somebody may ask for it.
+#[derive(Debug, Clone)]
+enum Step {
+    Frontend(u8, u8),
+    Backend(u8),
+    Delete(bool, u8),
+    Document(Vec<u8>, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4u8, 0..4u8).prop_map(|(name, to)| Step::Frontend(name, to)),
+        (0..4u8).prop_map(Step::Backend),
+        (any::<bool>(), 0..4u8).prop_map(|(kind, name)| Step::Delete(kind, name)),
+        (proptest::collection::vec(0..4u8, 0..4), any::<bool>())
+            .prop_map(|(names, prune)| Step::Document(names, prune)),
+    ]
+}
+
+fn edits(before: &Objects, step: &Step) -> Edits {
+    match step {
+        Step::Frontend(name, to) => {
+            let said = spec(json!({"bind": [":80"], "default_backend": format!("b{to}")}));
+            Edits::put(before, frontend(&format!("f{name}")), &said, None, "anna").unwrap()
+        }
+        Step::Backend(name) => {
+            let said = spec(json!({"servers": []}));
+            Edits::put(before, backend(&format!("b{name}")), &said, None, "anna").unwrap()
+        }
+        Step::Delete(true, name) => Edits::delete(before, frontend(&format!("f{name}"))),
+        Step::Delete(false, name) => Edits::delete(before, backend(&format!("b{name}"))),
+        Step::Document(names, prune) => {
+            let said = spec(json!({"servers": []}));
+            let objects = names.iter().map(|name| (backend(&format!("b{name}")), said.clone()));
+            let document = Document { owner: "deploy".to_owned(), objects: objects.collect() };
+            Edits::of_document(before, &document, *prune).unwrap()
+        }
+    }
+}
+
+proptest! {
+    /// Whatever is asked for in whatever order: what counts is whole, the file's names are the
+    /// file's, and numbers only grow.
+    #[test]
+    fn what_counts_names_nothing_that_does_not(
+        steps in proptest::collection::vec(step(), 0..20),
+        file in proptest::collection::btree_set(0..4u8, 0..3),
+    ) {
+        let file = FileNames {
+            frontends: BTreeSet::new(),
+            backends: file.iter().map(|name| format!("b{name}")).collect(),
+        };
+        let mut objects = Objects::default();
+        for step in &steps {
+            let edits = edits(&objects, step);
+            let after = edits.after(&objects, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+            let changes = edits.changes(&objects);
+            prop_assert_eq!(changes.is_empty(), after == objects);
+            prop_assert_eq!(after.number, objects.number + u64::from(!changes.is_empty()));
+            for (key, object) in &after.items {
+                let known = objects.get(key);
+                let is_same = known == Some(object);
+                prop_assert!(is_same || object.number == after.number);
+                prop_assert_eq!(is_same, !changes.iter().any(|it| it.object == key.to_string()));
+            }
+            objects = after;
+            let found = standings(&file, &objects, &BTreeMap::new());
+            prop_assert_eq!(found.len(), objects.items.len());
+            let counts = |key: &ObjectKey| found.get(key).is_some_and(Standing::counts);
+            for (key, object) in &objects.items {
+                let is_files = file.has(&key.name).is_some();
+                prop_assert!(!(is_files && counts(key)));
+                if key.kind == ObjectKind::Frontend {
+                    let is_there =
+                        |name: &&str| file.backends.contains(*name) || counts(&backend(name));
+                    prop_assert_eq!(counts(key), targets(&object.spec).iter().all(is_there));
+                } else {
+                    prop_assert_eq!(counts(key), !is_files);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Changes of what is declared: tried, stored, and handed to whoever begins anew with it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mapsmith_core::Note;
+use mapsmith_core::objects::{
+    Change, EditError, Edits, ObjectKey, ObjectKind, Objects, Standing, targets,
+};
+use mapsmith_core::status::milliseconds;
+use tokio::time::{Instant, timeout};
+
+use super::{ConfigAnswer, ConfigOrder, ConfigRequest};
+use crate::api::types::{ConfigChangeReport, ReloadOutcome};
+use crate::api::{Api, Error, NumberCondition};
+use crate::declared::{CheckError, Checked, Fault, Progress, check};
+use crate::settings::{Settings, SettingsFile};
+use crate::store::AuditTicket;
+
+/// How long one change may wait for those before it.
+const TURN: Duration = Duration::from_secs(15);
+
+impl Api {
+    /// Changes what is declared, and puts it in force; with `wait` answers when HAProxy has it, or
+    /// when the time is over.
+    ///
+    /// # Errors
+    /// It can't be, or HAProxy refuses it: then nothing is stored.
+    pub async fn change_config(
+        &self,
+        request: ConfigRequest,
+        order: ConfigOrder,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<ConfigAnswer, Error> {
+        let start = Instant::now();
+        if !self.settings.haproxy.as_ref().is_some_and(|haproxy| haproxy.is_supervised()) {
+            return Err(Error::NotManaged);
+        }
+        let store = self.store.clone().ok_or(Error::NoStore("frontends and backends"))?;
+        let link = &self.declared.link;
+        let turn = match order.dry_run {
+            true => None,
+            false => {
+                let turn = timeout(TURN, link.changes.lock()).await;
+                Some(turn.map_err(|_| Error::TooManyChecks)?)
+            }
+        };
+        let before = link.latest();
+        self.check_condition(&request, &order.condition, &before)?;
+        let (edits, created) = self.edits(request, &order, &before)?;
+        let changes = edits.changes(&before);
+        if order.dry_run {
+            ticket.changes_nothing();
+        }
+        let note = Note { reason: ticket.reason(), by: order.by.clone() };
+        let after = Arc::new(edits.after(&before, Timestamp::now(), &note).map_err(refused)?);
+        let checked = self.check(&edits, &before, &after, order.force).await?;
+        let mut report = ConfigChangeReport {
+            needs: checked.checked.needs,
+            stored: !order.dry_run,
+            outcome: None,
+            message: String::new(),
+            etag: format!("{:x}", after.number),
+            pending: checked.pending,
+            warnings: checked.checked.warnings,
+            milliseconds: 0.0,
+            changes,
+        };
+        let what = in_words(&report.changes);
+        if order.dry_run {
+            report.message = format!("would be: {what}; nothing is stored");
+        } else if edits.is_empty() {
+            report.message = format!("{what}; all is so already");
+            (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
+        } else {
+            let kept =
+                store.keep_objects(before, Arc::clone(&after), report.changes.clone(), ticket);
+            kept.await.map_err(|error| Error::Store(error.to_string()))?;
+            link.store(Arc::clone(&after));
+            drop(turn);
+            (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
+        }
+        report.milliseconds = milliseconds(start.elapsed());
+        Ok(ConfigAnswer { report, created })
+    }
+
+    async fn outcome(
+        &self,
+        after: &Objects,
+        wait: Option<Duration>,
+        what: String,
+    ) -> (Option<ReloadOutcome>, String) {
+        let Some(wait) = wait else {
+            let words = "it is stored, and HAProxy gets it now";
+            return (Some(ReloadOutcome::Requested), format!("{what}; {words}"));
+        };
+        match self.declared.link.in_force(after.number, wait).await {
+            Progress::InForce => {
+                (Some(ReloadOutcome::InSync), format!("{what}; HAProxy runs with it"))
+            }
+            Progress::Applying => (Some(ReloadOutcome::Behind), format!("{what}; it is stored")),
+            Progress::Behind(why) => {
+                (Some(ReloadOutcome::Behind), format!("{what}; it is stored, and {why}"))
+            }
+        }
+    }
+
+    fn check_condition(
+        &self,
+        request: &ConfigRequest,
+        condition: &NumberCondition,
+        before: &Objects,
+    ) -> Result<(), Error> {
+        let (ConfigRequest::Put { key, .. }
+        | ConfigRequest::Rules { frontend: key, .. }
+        | ConfigRequest::Delete { key }) = request
+        else {
+            let last = || before.items.values().max_by_key(|object| object.number);
+            return match condition.holds(Some(before.number)) {
+                true => Ok(()),
+                false => Err(Error::ObjectChanged {
+                    key: None,
+                    current: serde_json::to_value(self.config()).ok(),
+                    by: last().and_then(|object| object.note.by.clone()),
+                    at: last().map(|object| object.changed_at),
+                }),
+            };
+        };
+        let object = before.get(key);
+        if condition.holds(object.map(|object| object.number)) {
+            return Ok(());
+        }
+        let current = object.and_then(|object| serde_json::to_value(self.of_api(key, object)).ok());
+        Err(Error::ObjectChanged {
+            key: Some(key.clone()),
+            current,
+            by: object.and_then(|object| object.note.by.clone()),
+            at: object.map(|object| object.changed_at),
+        })
+    }
+
+    /// What is to be changed, and whether that makes something.
+    fn edits(
+        &self,
+        request: ConfigRequest,
+        order: &ConfigOrder,
+        before: &Objects,
+    ) -> Result<(Edits, bool), Error> {
+        let author = order.by.as_deref().unwrap_or("api");
+        match request {
+            ConfigRequest::Put { key, spec, owner } => {
+                self.is_not_of_settings(&key)?;
+                let created = before.get(&key).is_none();
+                let edits = Edits::put(before, key, &spec, owner, author).map_err(refused)?;
+                Ok((edits, created))
+            }
+            ConfigRequest::Rules { frontend, rules } => {
+                self.is_not_of_settings(&frontend)?;
+                let known = before.get(&frontend);
+                let known = known.ok_or_else(|| Error::NoObject(frontend.clone()))?;
+                let mut spec = known.spec.clone();
+                match rules.is_empty() {
+                    true => drop(spec.remove("rules")),
+                    false => drop(spec.insert("rules".to_owned(), rules.into())),
+                }
+                let edits = Edits::put(before, frontend, &spec, None, author).map_err(refused)?;
+                Ok((edits, false))
+            }
+            ConfigRequest::Delete { key } => {
+                self.is_not_of_settings(&key)?;
+                if before.get(&key).is_none() {
+                    return Err(Error::NoObject(key));
+                }
+                Ok((Edits::delete(before, key), false))
+            }
+            ConfigRequest::Document { document, prune } => {
+                document.objects.keys().try_for_each(|key| self.is_not_of_settings(key))?;
+                let edits = Edits::of_document(before, &document, prune).map_err(refused)?;
+                Ok((edits, false))
+            }
+        }
+    }
+
+    fn is_not_of_settings(&self, key: &ObjectKey) -> Result<(), Error> {
+        let names = &self.declared().of_file;
+        let taken = ObjectKind::ALL.map(|kind| ObjectKey::new(kind, key.name.clone()));
+        match taken.into_iter().find(|key| names.contains_key(key)) {
+            None => Ok(()),
+            Some(key) => {
+                let file = self.declared.file.path().display().to_string();
+                Err(Error::OwnedBySettings { key, file })
+            }
+        }
+    }
+
+    async fn check(
+        &self,
+        edits: &Edits,
+        before: &Arc<Objects>,
+        after: &Arc<Objects>,
+        force: bool,
+    ) -> Result<CheckedObjects, Error> {
+        let (old_file, old) = self.candidate(Arc::clone(before)).await?;
+        let (file, new) = self.candidate(Arc::clone(after)).await?;
+        let changed: BTreeSet<ObjectKey> = edits.puts().cloned().collect();
+        let of_services = |key: &&ObjectKey| self.is_of_service(key);
+        if let Some(key) = changed.iter().find(of_services) {
+            return Err(Error::ObjectConflict(format!(
+                "a service of the registry has the name {}; take another one",
+                key.name
+            )));
+        }
+        judge(&old_file, &file, after, &changed, force)?;
+        let servers = self.desired.borrow().servers.clone();
+        let checked = check(&self.declared.link, &old, &new, &changed, servers.as_deref()).await;
+        let pending = pending(&file).map(|(key, _)| key.to_string()).collect();
+        match checked {
+            Ok(checked) => Ok(CheckedObjects { checked, pending }),
+            Err(error) => Err(not_accepted(error)),
+        }
+    }
+
+    /// Whether a service that is in force has an object's name.
+    fn is_of_service(&self, key: &ObjectKey) -> bool {
+        let file = &self.declared.file.settings;
+        let has = |settings: &Settings| {
+            settings.frontends.iter().any(|frontend| frontend.name.as_str() == key.name)
+                || settings.backends.iter().any(|backend| backend.name == key.name)
+        };
+        has(&self.settings) && !has(file)
+    }
+}
+
+/// What is accepted, and which frontends wait.
+struct CheckedObjects {
+    checked: Checked,
+    pending: Vec<String>,
+}
+
+/// The frontends that wait for backends.
+fn pending(file: &SettingsFile) -> impl Iterator<Item = (&ObjectKey, &Vec<String>)> {
+    file.declared().standings.iter().filter_map(|(key, standing)| match standing {
+        Standing::Pending { waits_for } => Some((key, waits_for)),
+        _ => None,
+    })
+}
+
+/// Whether a change leaves whole what it touches and what was there.
+fn judge(
+    before: &SettingsFile,
+    after: &SettingsFile,
+    objects: &Objects,
+    changed: &BTreeSet<ObjectKey>,
+    force: bool,
+) -> Result<(), Error> {
+    let was = |key: &ObjectKey| before.declared().standings.get(key);
+    let mut faults = Vec::new();
+    for (key, standing) in after.declared().standings.iter() {
+        if let Standing::SetAside { reason } = standing
+            && (changed.contains(key) || was(key) != Some(standing))
+        {
+            let fault = Fault { detail: reason.clone(), ..Fault::default() };
+            faults.push(Fault { resource: Some(key.to_string()), ..fault });
+        }
+    }
+    if !faults.is_empty() {
+        let words = |fault: &Fault| {
+            format!("{}: {}", fault.resource.as_deref().unwrap_or_default(), fault.detail)
+        };
+        let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
+        return Err(Error::InvalidConfig { detail, faults });
+    }
+    for (key, waits_for) in pending(after) {
+        // One that is sent elsewhere by this very change may wait.
+        let stays = !changed.contains(key) && was(key).is_some_and(Standing::counts);
+        if stays && !force {
+            let spec = objects.get(key).map(|object| targets(&object.spec));
+            let names = waits_for.iter().filter(|name| {
+                spec.as_ref().is_some_and(|targets| targets.contains(name.as_str()))
+            });
+            let names: Vec<_> = names.map(String::as_str).collect();
+            return Err(Error::ObjectConflict(format!(
+                "{key} sends requests to {}, and would not listen any more without it; change or \
+                    delete the frontend first, or say force=true, and it waits for the backend",
+                names.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn refused(error: EditError) -> Error {
+    match error {
+        EditError::Secret { ref key, ref text } => {
+            let fault = Fault { detail: text.clone(), ..Fault::default() };
+            let faults = vec![Fault { resource: Some(key.to_string()), ..fault }];
+            Error::InvalidConfig { detail: error.to_string(), faults }
+        }
+        EditError::TooMany(_) | EditError::TooLarge(_) => Error::ObjectConflict(error.to_string()),
+    }
+}
+
+fn not_accepted(error: CheckError) -> Error {
+    let detail = error.to_string();
+    match error {
+        CheckError::Refused(faults) => Error::RefusedByHaproxy { detail, faults },
+        CheckError::Invalid(faults) => Error::InvalidConfig { detail, faults },
+        CheckError::Busy => Error::TooManyChecks,
+        CheckError::Failed(_) => Error::NotChecked(detail),
+    }
+}
+
+/// What is changed, in words.
+fn in_words(changes: &[Change]) -> String {
+    match changes {
+        [] => "nothing changes".to_owned(),
+        [one] => format!("{} {}", one.object, one.action.done()),
+        many => {
+            let count = |action: &str| many.iter().filter(|it| it.action.done() == action).count();
+            let counts = ["added", "changed", "deleted"].map(|it| (count(it), it));
+            let some = counts.into_iter().filter(|(count, _)| *count > 0);
+            let words: Vec<_> = some.map(|(count, what)| format!("{count} {what}")).collect();
+            format!("frontends and backends: {}", words.join(", "))
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `mapsmith config`: frontends and backends that are declared through the API.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use mapsmith_core::objects::{Change, FieldChange};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::output::{Colour, paint, table};
+use super::overrides::{Order, flag};
+use super::reload::exit_code;
+use super::remote::{Answer, Connection};
+use super::{OutputFormat, SUCCESS, print};
+use crate::api::types::{
+    ConfigBody, ConfigChangeReport, ConfigReport, ObjectOrigin, ObjectReport, ReloadOutcome,
+};
+use crate::settings::objects::read_document;
+
+#[derive(Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Show the frontends and backends of the settings file and of the API: whose each is, whether
+    /// HAProxy has it, and since when. With --output json what the API declares can be applied again
+    Show(Connection),
+    /// Say what `apply` would change, and whether HAProxy takes it; changes nothing
+    Check {
+        #[command(flatten)]
+        document: DocumentFile,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Declare the frontends and backends of a file, all or none: HAProxy checks them before
+    /// anything is stored
+    Apply {
+        #[command(flatten)]
+        document: DocumentFile,
+        /// Also delete what the same owner declared before and the file does not have
+        #[arg(long)]
+        prune: bool,
+        /// Only tell what would be
+        #[arg(long)]
+        dry_run: bool,
+        /// Let frontends wait whose backend goes
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        order: Order,
+    },
+    /// Delete a frontend or backend that was declared through the API
+    Delete {
+        kind: Kind,
+        name: String,
+        /// Only tell what would be
+        #[arg(long)]
+        dry_run: bool,
+        /// Let frontends wait whose backend goes
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        order: Order,
+    },
+}
+
+/// What is declared.
+#[derive(Args)]
+pub(super) struct DocumentFile {
+    /// [[frontend]] and [[backend]] as in the settings file (.toml, .yaml or .json), or what `show
+    /// --output json` printed
+    file: PathBuf,
+    /// Whose they are to be, instead of the owner that the file names, or of yourself
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+}
+
+impl DocumentFile {
+    fn read(self) -> anyhow::Result<ConfigBody> {
+        let said = read_document(&self.file)?;
+        let body: ConfigBody = serde_json::from_value(said).with_context(|| {
+            format!(
+                "{}: only [[frontend]], [[backend]] and owner may stand there",
+                self.file.display()
+            )
+        })?;
+        Ok(ConfigBody { owner: self.owner.or(body.owner), ..body })
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Kind {
+    Frontend,
+    Backend,
+}
+
+impl ConfigVerb {
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        match self {
+            Self::Show(connection) | Self::Check { connection, .. } => connection,
+            Self::Apply { order, .. } | Self::Delete { order, .. } => order.connection(),
+        }
+    }
+
+    pub(super) async fn carry_out(self, format: OutputFormat) -> anyhow::Result<u8> {
+        match self {
+            Self::Show(connection) => {
+                let config: ConfigReport = connection.get(&["v1", "config"]).await?;
+                print(format, &config, show)?;
+                Ok(SUCCESS)
+            }
+            Self::Check { document, connection } => {
+                let (body, path) = (document.read()?, ["v1", "config", "check"]);
+                let asked = connection.ask(Method::POST, &path, None, Some(&body), CHECK);
+                changed(asked.await?, format)
+            }
+            Self::Apply { document, prune, dry_run, force, order } => {
+                let body = document.read()?;
+                let config: ConfigReport = order.connection.get(&["v1", "config"]).await?;
+                let prune = prune.then_some(("prune", "owner"));
+                let flags = [flag("dry_run", dry_run), flag("force", force)].concat();
+                let parameters: Vec<_> = prune.into_iter().chain(flags).collect();
+                let tag = format!("\"{}\"", config.status.etag);
+                let path = ["v1", "config"];
+                let asked = order.ask_if(Method::PUT, &path, &parameters, Some(&body), Some(tag));
+                changed(asked.await?, format)
+            }
+            Self::Delete { kind, name, dry_run, force, order } => {
+                let kind = match kind {
+                    Kind::Frontend => "frontends",
+                    Kind::Backend => "backends",
+                };
+                let parameters = [flag("dry_run", dry_run), flag("force", force)].concat();
+                let asked = order
+                    .ask::<Option<ConfigChangeReport>>(
+                        Method::DELETE,
+                        &["v1", kind, &name],
+                        &parameters,
+                        super::remote::NOTHING,
+                    )
+                    .await?;
+                match asked {
+                    Answer::Good(Some(report)) => changed(Answer::Good(report), format),
+                    Answer::Good(None) => {
+                        let done = serde_json::json!({"deleted": format!("{kind}/{name}")});
+                        print(format, &done, |_| format!("{kind}/{name} is deleted"))?;
+                        Ok(SUCCESS)
+                    }
+                    Answer::Problem(problem) => changed(Answer::Problem(problem), format),
+                }
+            }
+        }
+    }
+}
+
+/// HAProxy's check may take so long, and so may whoever is before it.
+const CHECK: Duration = Duration::from_secs(30);
+
+fn changed(answer: Answer<ConfigChangeReport>, format: OutputFormat) -> anyhow::Result<u8> {
+    let report = match answer {
+        Answer::Good(report) => report,
+        Answer::Problem(problem) => {
+            let mut text = problem.detail;
+            for fault in problem.errors {
+                if let (Some(line), Some(said)) = (fault.line, fault.text) {
+                    let whose = fault.resource.or(fault.setting).unwrap_or_default();
+                    text.push_str(&format!("\n  {whose}, line {line} of haproxy.cfg: {said}"));
+                }
+            }
+            bail!("{text}")
+        }
+    };
+    print(format, &report, text)?;
+    Ok(report.outcome.map_or(SUCCESS, exit_code))
+}
+
+fn text(report: &ConfigChangeReport) -> String {
+    let colour = match report.outcome {
+        None | Some(ReloadOutcome::InSync) => Colour::Green,
+        Some(ReloadOutcome::Requested) => Colour::Yellow,
+        Some(_) => Colour::Red,
+    };
+    let mut text = paint(colour, &report.message);
+    text.push('\n');
+    for Change { object, action, fields } in &report.changes {
+        text.push_str(&format!("  {} {object}\n", action.done()));
+        for FieldChange { field, before, after } in fields {
+            let words = |value: &Option<Value>| {
+                value.as_ref().map_or_else(|| "-".to_owned(), Value::to_string)
+            };
+            text.push_str(&format!("    {field}: {} -> {}\n", words(before), words(after)));
+        }
+    }
+    for name in &report.pending {
+        text.push_str(&format!("  {name} waits for its backend\n"));
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("  HAProxy warns: {}\n", warning.detail));
+    }
+    text
+}
+
+fn show(config: &ConfigReport) -> String {
+    let mut rows = vec![["OBJECT", "OF", "STATE", "CHANGED", "BY"].map(str::to_owned).to_vec()];
+    let of_kind = |kind: &'static str, items: &'_ [ObjectReport]| {
+        items.iter().map(move |item| row(kind, item)).collect::<Vec<_>>()
+    };
+    rows.extend(of_kind("frontends", &config.status.settings.frontends));
+    rows.extend(of_kind("backends", &config.status.settings.backends));
+    rows.extend(of_kind("frontends", &config.frontends));
+    rows.extend(of_kind("backends", &config.backends));
+    if rows.len() == 1 {
+        return "nothing is declared\n".to_owned();
+    }
+    let mut text = table("", &rows);
+    let all = config.frontends.iter().chain(&config.backends);
+    for item in all {
+        if let Some(why) = &item.status.detail {
+            text.push_str(&format!("{}: {why}\n", item.name));
+        }
+    }
+    text
+}
+
+fn row(kind: &str, item: &ObjectReport) -> Vec<String> {
+    let status = &item.status;
+    let of = match status.origin {
+        ObjectOrigin::Settings => "settings".to_owned(),
+        ObjectOrigin::Api => item.owner.clone().unwrap_or_default(),
+    };
+    let at = status.changed_at.map_or(String::new(), |at| format!("{at:.0}"));
+    let by = status.changed_by.clone().unwrap_or_default();
+    vec![format!("{kind}/{}", item.name), of, status.state.name().to_owned(), at, by]
+}

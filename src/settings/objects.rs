@@ -1,0 +1,402 @@
+//! The settings of the file with the objects over them that are declared through the API: what
+//! every other part of Mapsmith takes for the settings.
+//!
+//! An object is a `[[frontend]]` or `[[backend]]` more, read and checked as the file's are. One
+//! object's fault is its own: it is set aside, and all others go on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::{Value, ValueKind};
+use mapsmith_core::objects::{
+    FileNames, ObjectKey, ObjectKind, Objects, Spec, Standing, standings,
+};
+
+use super::tree::{Place, Problem, given, quoted};
+use super::{Haproxy, Settings, SettingsError, SettingsFile, text_of, values_of};
+
+/// The most rounds in which objects are set aside. Each names all that is wrong.
+const MOST_ROUNDS: usize = 20;
+
+/// What is declared beside the settings file, and how it stands.
+#[derive(Debug, Clone, Default)]
+pub struct Declared {
+    pub objects: Arc<Objects>,
+    pub standings: Arc<BTreeMap<ObjectKey, Standing>>,
+    /// What the file itself declares.
+    pub of_file: Arc<BTreeMap<ObjectKey, Spec>>,
+    /// Their names.
+    names: FileNames,
+}
+
+impl SettingsFile {
+    /// Reads and checks a file, overlaid by the process's environment.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`].
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        Self::of_text(path, text_of(path)?)
+    }
+
+    fn of_text(path: &Path, text: String) -> Result<Self, SettingsError> {
+        let (values, problems) = values_of(path, &text, std::env::vars_os())?;
+        let settings = Settings::of_values(path, &values, problems)?;
+        let of_file: BTreeMap<_, _> =
+            ObjectKind::ALL.into_iter().flat_map(|kind| in_file(&values, kind)).collect();
+        let named = |kind| {
+            let keys = of_file.keys().filter(move |key: &&ObjectKey| key.kind == kind);
+            keys.map(|key| key.name.clone()).collect()
+        };
+        let names = FileNames {
+            frontends: named(ObjectKind::Frontend),
+            backends: named(ObjectKind::Backend),
+        };
+        let declared = Declared { of_file: Arc::new(of_file), names, ..Declared::default() };
+        let (path, values) = (path.to_owned(), Arc::new(values));
+        Ok(Self { settings, path, text, values, declared })
+    }
+
+    /// Reads the file once more; none where its text is as before, and so are the files that are
+    /// part of HAProxy's configuration. What is declared beside it is as before.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`].
+    pub fn read_again(&self) -> Result<Option<Self>, SettingsError> {
+        let again = Self::read(&self.path)?.with_objects(Arc::clone(&self.declared.objects))?;
+        let named = |file: &Self| {
+            let haproxy = file.settings.haproxy.as_ref();
+            haproxy.map(|haproxy| {
+                let Haproxy { includes, read_with, own_template, stats_auth, .. } = haproxy;
+                (includes.clone(), read_with.clone(), own_template.clone(), stats_auth.clone())
+            })
+        };
+        let is_same = again.text == self.text && named(&again) == named(self);
+        Ok((!is_same).then_some(again))
+    }
+
+    /// The same file with these objects over it.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`], also without any object: a file that it names has changed.
+    pub fn with_objects(&self, objects: Arc<Objects>) -> Result<Self, SettingsError> {
+        let mut refused = BTreeMap::new();
+        for round in 0.. {
+            let found = standings(&self.declared.names, &objects, &refused);
+            let (values, order) = self.over(&objects, &found);
+            match Settings::of_values(&self.path, &values, Vec::new()) {
+                Ok(settings) => {
+                    let declared = Declared {
+                        objects,
+                        standings: Arc::new(found),
+                        of_file: Arc::clone(&self.declared.of_file),
+                        names: self.declared.names.clone(),
+                    };
+                    let (path, text) = (self.path.clone(), self.text.clone());
+                    let values = Arc::clone(&self.values);
+                    return Ok(Self { settings, path, text, values, declared });
+                }
+                Err(SettingsError::Invalid { problems, .. }) if !order.is_empty() => {
+                    let mut blamed = order.blame(&problems);
+                    if blamed.is_empty() || round >= MOST_ROUNDS {
+                        // Nobody knows whose it is.
+                        let all: Vec<_> = problems.iter().map(|it| it.text.as_str()).collect();
+                        let all = all.join("; ");
+                        blamed.extend(order.keys().map(|key| (key.clone(), all.clone())));
+                    }
+                    for (key, why) in blamed {
+                        refused.entry(key).or_insert(why);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(SettingsError::Unreadable {
+            path: self.path.display().to_string(),
+            message: "what the API declares leads to no settings".to_owned(),
+        })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn declared(&self) -> &Declared {
+        &self.declared
+    }
+
+    /// The file's values with those of the objects that count behind them.
+    fn over(&self, objects: &Objects, standings: &BTreeMap<ObjectKey, Standing>) -> (Value, Order) {
+        let mut values = self.values.as_ref().clone();
+        let mut order = Order::default();
+        let counting = standings.iter().filter(|(_, standing)| standing.counts());
+        let ValueKind::Table(sections) = &mut values.kind else { return (values, order) };
+        for (key, _) in counting {
+            let Some(object) = objects.get(key) else { continue };
+            let section = sections
+                .entry(key.kind.section().to_owned())
+                .or_insert_with(|| Value::new(None, ValueKind::Array(Vec::new())));
+            if !matches!(section.kind, ValueKind::Array(_)) {
+                // One alone may stand there without being a list.
+                let alone = std::mem::take(section);
+                section.kind = ValueKind::Array(vec![alone]);
+            }
+            let ValueKind::Array(elements) = &mut section.kind else { continue };
+            let place = Place::Variable(key.to_string());
+            let mut spec = object.spec.clone();
+            spec.insert("name".to_owned(), key.name.clone().into());
+            if key.kind == ObjectKind::Backend && spec.contains_key("servers") {
+                // Whoever declares no server means none: nobody else is asked.
+                spec.entry("empty").or_insert_with(|| "accept".into());
+            }
+            order.0.insert((key.kind, elements.len()), key.clone());
+            elements.push(value_of(&serde_json::Value::Object(spec), &place));
+        }
+        (values, order)
+    }
+}
+
+/// What a file says that declares frontends and backends alone, as the settings file does or as the
+/// API answers: as the API takes it.
+///
+/// # Errors
+/// It can't be read, or breaks the grammar of its format.
+pub(crate) fn read_document(path: &Path) -> Result<serde_json::Value, SettingsError> {
+    let invalid =
+        |message: String| SettingsError::Unreadable { path: path.display().to_string(), message };
+    let text = text_of(path)?;
+    let values = super::text::parse(super::format(path)?, &text).map_err(&invalid)?;
+    let serde_json::Value::Object(mut sections) = json_of(&values) else {
+        return Err(invalid("holds no [[frontend]] and no [[backend]]".to_owned()));
+    };
+    for kind in ObjectKind::ALL {
+        if let Some(elements) = sections.remove(kind.section()) {
+            let elements = match elements {
+                serde_json::Value::Array(elements) => elements,
+                alone => vec![alone],
+            };
+            sections.insert(kind.plural().to_owned(), elements.into());
+        }
+    }
+    Ok(serde_json::Value::Object(sections))
+}
+
+/// Which object stands where in its section.
+#[derive(Debug, Default)]
+struct Order(BTreeMap<(ObjectKind, usize), ObjectKey>);
+
+impl Order {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.0.values()
+    }
+
+    /// What is wrong with each object.
+    fn blame(&self, problems: &[Problem]) -> BTreeMap<ObjectKey, String> {
+        let mut blamed: BTreeMap<ObjectKey, String> = BTreeMap::new();
+        for problem in problems {
+            let Some((kind, index, rest)) = place_in_section(&problem.text) else { continue };
+            let Some(key) = self.0.get(&(kind, index)) else { continue };
+            let of_it = blamed.entry(key.clone()).or_default();
+            if !of_it.is_empty() {
+                of_it.push_str("; ");
+            }
+            of_it.push_str(rest);
+        }
+        blamed
+    }
+}
+
+/// The object that a setting like `frontend[2].rules[0]` belongs to, by its place, and the rest.
+pub(crate) fn place_in_section(setting: &str) -> Option<(ObjectKind, usize, &str)> {
+    let (section, rest) = setting.split_once('[')?;
+    let kind = ObjectKind::of_section(section)?;
+    let (index, rest) = rest.split_once(']')?;
+    // Of backends the name stands behind the place.
+    let rest = match rest.strip_prefix(" \"") {
+        Some(named) => named.split_once('"').map_or(rest, |(_, rest)| rest),
+        None => rest,
+    };
+    Some((kind, index.parse().ok()?, rest.trim_start_matches(['.', ':', ' '])))
+}
+
+/// What the file declares of a kind, but for the names.
+fn in_file(values: &Value, kind: ObjectKind) -> Vec<(ObjectKey, Spec)> {
+    let ValueKind::Table(sections) = &values.kind else { return Vec::new() };
+    let elements = match sections.get(kind.section()) {
+        Some(Value { kind: ValueKind::Array(elements), .. }) => elements.as_slice(),
+        Some(alone) => std::slice::from_ref(alone),
+        None => &[],
+    };
+    let object = |element: &Value| {
+        let serde_json::Value::Object(mut spec) = json_of(element) else { return None };
+        let name = match spec.remove("name")? {
+            serde_json::Value::String(name) => name,
+            other => other.to_string(),
+        };
+        Some((ObjectKey::new(kind, name), spec))
+    };
+    elements.iter().filter_map(object).collect()
+}
+
+/// As it would stand in the file.
+fn value_of(json: &serde_json::Value, place: &Place) -> Value {
+    use serde_json::Value as Json;
+    match json {
+        Json::Null => given(place, ValueKind::Nil),
+        Json::Bool(truth) => given(place, truth.to_string()),
+        Json::Number(number) => given(place, number.to_string()),
+        Json::String(text) => quoted(place, text.clone()),
+        Json::Array(elements) => {
+            let elements: Vec<_> = elements.iter().map(|it| value_of(it, place)).collect();
+            given(place, elements)
+        }
+        Json::Object(keys) => {
+            let keys: config::Map<_, _> =
+                keys.iter().map(|(key, value)| (key.clone(), value_of(value, place))).collect();
+            given(place, keys)
+        }
+    }
+}
+
+/// What stands in the file, as the API would take it.
+fn json_of(value: &Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match &value.kind {
+        ValueKind::String(text) if super::tree::is_quoted(value) => Json::String(text.clone()),
+        ValueKind::String(text) => match serde_json::from_str(text) {
+            Ok(scalar @ (Json::Bool(_) | Json::Number(_))) => scalar,
+            _ => Json::String(text.clone()),
+        },
+        ValueKind::Array(elements) => elements.iter().map(json_of).collect(),
+        ValueKind::Table(keys) => {
+            // In an order of their own, so that an answer is always the same.
+            let keys: BTreeMap<_, _> = keys.iter().collect();
+            Json::Object(keys.into_iter().map(|(key, it)| (key.clone(), json_of(it))).collect())
+        }
+        _ => Json::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use mapsmith_core::Note;
+    use mapsmith_core::objects::Edits;
+    use serde_json::json;
+
+    use super::*;
+    use crate::settings::WhenEmpty;
+
+    const FILE: &str = r#"
+        [haproxy]
+        managed = true
+        [store]
+        path = "s.db"
+        [[frontend]]
+        name = "own"
+        bind = [":81"]
+        maxconn = 7
+        default_backend = "shared"
+        [[backend]]
+        name = "shared"
+        servers = []
+    "#;
+
+    fn file(text: &str) -> SettingsFile {
+        SettingsFile::of_text(Path::new("/etc/a.toml"), text.to_owned()).unwrap()
+    }
+
+    fn with(file: &SettingsFile, said: &[(ObjectKind, &str, serde_json::Value)]) -> SettingsFile {
+        let mut objects = Objects::default();
+        for (kind, name, spec) in said {
+            let key = ObjectKey::new(*kind, *name);
+            let spec = spec.as_object().unwrap();
+            let edits = Edits::put(&objects, key, spec, None, "anna").unwrap();
+            objects = edits.after(&objects, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+        }
+        file.with_objects(Arc::new(objects)).unwrap()
+    }
+
+    fn set_aside(file: &SettingsFile, kind: ObjectKind, name: &str) -> String {
+        match &file.declared().standings[&ObjectKey::new(kind, name)] {
+            Standing::SetAside { reason } => reason.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    use ObjectKind::{Backend, Frontend};
+
+    #[test]
+    fn what_the_api_declares_stands_behind_what_the_file_says() {
+        let file = file(FILE);
+        let app = json!({"servers": [{"name": "a", "address": "127.0.0.1:1", "weight": 7}]});
+        let web = json!({"bind": [":80", {"address": ":82"}], "default_backend": "app",
+            "rules": [{"path": "7", "backend": "shared"}], "forwarded_for": false});
+        let merged = with(&file, &[(Backend, "app", app), (Frontend, "web", web)]);
+        let frontends: Vec<_> =
+            merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
+        assert_eq!(frontends, ["own", "web"]);
+        assert!(!merged.settings.frontends[1].forwarded_for);
+        assert_eq!(merged.settings.backends[0].empty, WhenEmpty::Keep, "of the file");
+        assert_eq!(merged.settings.backends[1].empty, WhenEmpty::Accept);
+        assert_eq!(merged.settings.backends[1].name, "app");
+        assert!(merged.declared().standings.values().all(Standing::counts));
+        let again = merged.with_objects(Arc::default()).unwrap();
+        assert_eq!(again.settings.frontends.len(), 1, "nothing of them stays");
+        let own = &merged.declared().of_file[&ObjectKey::new(Frontend, "own")];
+        let expected = json!({"bind": [":81"], "default_backend": "shared", "maxconn": 7});
+        assert_eq!(serde_json::Value::Object(own.clone()), expected);
+    }
+
+    #[test]
+    fn a_file_without_frontends_will_do_where_they_can_be_declared() {
+        let file = file("[haproxy]\nmanaged = true\n[store]\npath = \"s.db\"\n");
+        let app = json!({"servers": []});
+        let web = json!({"bind": [":80"], "default_backend": "app"});
+        let merged = with(&file, &[(Frontend, "web", web.clone()), (Backend, "app", app)]);
+        assert_eq!(merged.settings.frontends.len(), 1);
+        let pending = with(&file, &[(Frontend, "web", web)]);
+        assert!(pending.settings.frontends.is_empty());
+    }
+
+    #[test]
+    fn one_objects_fault_is_its_own() {
+        let file = file(FILE);
+        let good = json!({"servers": []});
+        let merged = with(
+            &file,
+            &[
+                (Backend, "good", good.clone()),
+                (Backend, "misspelt", json!({"servers": [], "balanse": "random"})),
+                (Backend, "sourceless", json!({"from": "nowhere"})),
+                (Backend, "own", good.clone()),
+                (Frontend, "good", json!({"bind": [":90"], "default_backend": "good"})),
+                (Frontend, "taken", json!({"bind": [":81"], "default_backend": "good"})),
+                (Frontend, "left", json!({"bind": [":91"], "default_backend": "misspelt"})),
+                (Frontend, "natives", json!({"bind": [":92"], "natives": ["a\nfrontend x"]})),
+                (Frontend, "fine", json!({"bind": [":93"], "default_backend": "good"})),
+            ],
+        );
+        for (kind, name, said) in [
+            (Backend, "misspelt", "balanse: there is no such key; did you mean balance?"),
+            (Backend, "sourceless", "from: there is no source of the name \"nowhere\""),
+            (Backend, "own", "the settings file has a [[frontend]] of the name own"),
+            (Frontend, "good", "a backend has the name good too"),
+            (Frontend, "taken", "the frontend own listens at :81 too"),
+            (Frontend, "natives", "natives[0]: the line"),
+        ] {
+            let reason = set_aside(&merged, kind, name);
+            assert!(reason.contains(said), "{name}: {reason}");
+        }
+        let left = &merged.declared().standings[&ObjectKey::new(Frontend, "left")];
+        assert!(matches!(left, Standing::Pending { .. }), "{left:?}");
+        let names: Vec<_> =
+            merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
+        assert_eq!(names, ["own", "fine"]);
+    }
+}

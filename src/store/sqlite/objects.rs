@@ -1,0 +1,202 @@
+//! Frontends and backends that are declared through the API: a row each, and the number of their
+//! last change. A change of them is one transaction, with a row of the audit and an event for each.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mapsmith_core::Note;
+use mapsmith_core::events::{EventKind, Happening};
+use mapsmith_core::objects::{Change, Object, ObjectKey, ObjectKind, Objects};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::{SqliteStore, StoreErrorKind, audit, blocking, events, open_to_peek, time};
+use crate::store::{AuditRequest, AuditTicket, StoreError};
+
+impl SqliteStore {
+    /// What is declared.
+    pub async fn objects(&self) -> Result<Objects, StoreError> {
+        self.with(|connection| read(connection)).await
+    }
+
+    /// The same, for a program that may not be the daemon; nothing where there is no file.
+    pub async fn peek_objects(path: &Path) -> Result<Objects, StoreError> {
+        let read = |path: &Path| match open_to_peek(path)? {
+            Some(connection) => read(&connection),
+            None => Ok(Objects::default()),
+        };
+        blocking(path, read).await
+    }
+
+    /// Keeps these for good in place of those before, from which they differ by `changes`. Where
+    /// they can't be kept nothing has changed.
+    pub async fn keep_objects(
+        &self,
+        before: Arc<Objects>,
+        after: Arc<Objects>,
+        changes: Vec<Change>,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<(), StoreError> {
+        let write = move |connection: &mut Connection| {
+            write(connection, &before, &after, &changes, &ticket)
+        };
+        self.with(write).await?;
+        self.kept_events.send_replace(());
+        Ok(())
+    }
+}
+
+fn read(connection: &Connection) -> Result<Objects, StoreErrorKind> {
+    const NUMBER: &str = "SELECT number FROM objects_state";
+    const OBJECTS: &str = "SELECT kind, name, spec, owner, number, at, reason, author FROM objects";
+    let number: i64 = connection.query_row(NUMBER, [], |row| row.get(0))?;
+    let mut objects = Objects { number: number.unsigned_abs(), ..Objects::default() };
+    let mut statement = connection.prepare(OBJECTS)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (kind, name): (String, String) = (row.get(0)?, row.get(1)?);
+        let damaged = |what: &str| StoreErrorKind::Damaged(format!("{kind} {name:?}: {what}"));
+        let known = ObjectKind::of_section(&kind).ok_or_else(|| damaged("no such kind"))?;
+        let spec: String = row.get(2)?;
+        let spec = serde_json::from_str(&spec).map_err(|error| damaged(&error.to_string()))?;
+        let object = Object {
+            spec,
+            owner: row.get(3)?,
+            number: row.get::<_, i64>(4)?.unsigned_abs(),
+            changed_at: time(row.get(5)?)?,
+            note: Note { reason: row.get(6)?, by: row.get(7)? },
+        };
+        objects.items.insert(ObjectKey::new(known, name), object);
+    }
+    Ok(objects)
+}
+
+fn write(
+    connection: &mut Connection,
+    before: &Objects,
+    after: &Objects,
+    changes: &[Change],
+    ticket: &AuditTicket,
+) -> Result<(), StoreErrorKind> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    const STATE: &str = "UPDATE objects_state SET number = ?2 WHERE number = ?1";
+    let number = |objects: &Objects| i64::try_from(objects.number).unwrap_or(i64::MAX);
+    let state = transaction.execute(STATE, [number(before), number(after)])?;
+    if state != 1 {
+        let error = "what is declared has been changed by another program";
+        return Err(StoreErrorKind::Other(error.to_owned()));
+    }
+    for key in before.items.keys().filter(|key| !after.items.contains_key(*key)) {
+        const DELETE: &str = "DELETE FROM objects WHERE kind = ?1 AND name = ?2";
+        transaction.execute(DELETE, params![key.kind.section(), key.name])?;
+    }
+    for (key, object) in &after.items {
+        if before.get(key) != Some(object) {
+            put(&transaction, key, object)?;
+        }
+    }
+    note(&transaction, after, changes, ticket)?;
+    audit::commit(transaction, Some(ticket), None)
+}
+
+fn put(
+    transaction: &Transaction<'_>,
+    key: &ObjectKey,
+    object: &Object,
+) -> Result<(), StoreErrorKind> {
+    const PUT: &str = "INSERT OR REPLACE INTO objects (kind, name, spec, owner, number, at, \
+        reason, author) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let Object { spec, owner, number, changed_at, note } = object;
+    let spec =
+        serde_json::to_string(spec).map_err(|error| StoreErrorKind::Other(error.to_string()))?;
+    transaction.prepare(PUT)?.execute(params![
+        key.kind.section(),
+        key.name,
+        spec,
+        owner,
+        i64::try_from(*number).unwrap_or(i64::MAX),
+        changed_at.as_millisecond(),
+        note.reason,
+        note.by
+    ])?;
+    Ok(())
+}
+
+/// An event of each object, and of those that a request changes together a row each, so that the
+/// audit of one has all that was done to it.
+fn note(
+    transaction: &Transaction<'_>,
+    after: &Objects,
+    changes: &[Change],
+    ticket: &AuditTicket,
+) -> Result<(), StoreErrorKind> {
+    let request = ticket.request();
+    for change in changes {
+        let done = change.action.done();
+        let text = format!("{} is {done}; change {}", change.object, after.number);
+        let happening = Happening::new(Timestamp::now(), EventKind::Config, &change.object, text)
+            .in_state(done)
+            .asked(
+                Some(request.actor.name.clone()),
+                request.reason.clone(),
+                Some(request.request_id.clone()),
+            );
+        events::insert(transaction, &happening)?;
+        if change.object != request.target {
+            let target = change.object.clone();
+            audit::insert(transaction, &AuditRequest { target, ..request.clone() })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mapsmith_core::objects::Edits;
+    use serde_json::json;
+
+    use super::*;
+
+    fn ticket() -> Arc<AuditTicket> {
+        let request = AuditRequest::of_the_clock(Timestamp::UNIX_EPOCH, "config".to_owned());
+        Arc::new(AuditTicket::new(request))
+    }
+
+    #[tokio::test]
+    async fn what_is_declared_is_there_after_a_restart_with_who_declared_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let note = Note { reason: Some("new site".to_owned()), by: Some("anna".to_owned()) };
+        let mut before = Arc::new(Objects::default());
+        for (kind, name) in [(ObjectKind::Backend, "app"), (ObjectKind::Frontend, "app2")] {
+            let store = SqliteStore::open(&path).await.unwrap();
+            assert_eq!(store.objects().await.unwrap(), *before);
+            let spec = json!({"servers": [], "natives": ["a 'quoted' \"word\""]});
+            let spec = spec.as_object().unwrap();
+            let key = ObjectKey::new(kind, name);
+            let edits = Edits::put(&before, key, spec, None, "anna").unwrap();
+            let at = Timestamp::from_second(7).unwrap();
+            let after = Arc::new(edits.after(&before, at, &note).unwrap());
+            let changes = edits.changes(&before);
+            store.keep_objects(before, Arc::clone(&after), changes, ticket()).await.unwrap();
+            before = after;
+        }
+        assert_eq!(SqliteStore::peek_objects(&path).await.unwrap(), *before);
+        let store = SqliteStore::open(&path).await.unwrap();
+        let rows = store.audit(crate::store::AuditFilter { limit: 9, ..Default::default() }).await;
+        let targets: Vec<_> = rows.unwrap().into_iter().map(|row| row.target).collect();
+        assert_eq!(targets, ["config", "frontends/app2", "config", "backends/app"]);
+        let last = store.last_events().await.unwrap();
+        let subjects: Vec<_> = last.iter().map(|event| event.subject.as_str()).collect();
+        assert_eq!(subjects, ["backends/app", "frontends/app2"]);
+        let edits = Edits::delete(&before, ObjectKey::new(ObjectKind::Backend, "app"));
+        let after = edits.after(&before, Timestamp::UNIX_EPOCH, &note).unwrap();
+        let after = Arc::new(after);
+        let old = Arc::new(Objects::default());
+        let late = store.keep_objects(old, Arc::clone(&after), Vec::new(), ticket()).await;
+        assert!(late.is_err(), "of another state");
+        let changes = edits.changes(&before);
+        store.keep_objects(before, Arc::clone(&after), changes, ticket()).await.unwrap();
+        assert_eq!(store.objects().await.unwrap(), *after);
+    }
+}
