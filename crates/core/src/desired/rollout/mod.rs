@@ -85,7 +85,7 @@ pub enum State {
 impl State {
     /// As it stands in JSON.
     pub fn name(self) -> String {
-        crate::label(&self)
+        crate::label(self)
     }
 }
 
