@@ -28,7 +28,7 @@ use crate::heartbeat;
 use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED, API_REFUSALS};
 use connection::Way;
 use handshakes::Handshakes;
-pub(in crate::http) use outliving::Outliving;
+pub(in crate::http) use outliving::{Begun, Outliving};
 
 /// The most connections at once, however many descriptors there may be.
 const MOST_CONNECTIONS: usize = 256;

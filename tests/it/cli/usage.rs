@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 29] = [
     "run",
     "check",
     "plan",
@@ -34,6 +34,7 @@ const VERBS: [&str; 28] = [
     "approve",
     "token",
     "server",
+    "config",
     "rollback",
     "resume",
     "reject",
