@@ -66,6 +66,7 @@ fn path(route: &Route) -> String {
         ("{kind}", "held"),
         ("{number}", "1"),
         ("{backend}", "web"),
+        ("{frontend}", "web"),
         ("{server}", "web1"),
     ];
     // A stream has no end; whoever may follow is told that there are no such events.

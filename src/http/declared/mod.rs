@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Extension, State};
+use axum::extract::rejection::ExtensionRejection;
+use axum::extract::{Extension, FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mapsmith_core::objects::{ObjectKey, ObjectKind, Spec};
@@ -14,7 +16,7 @@ use super::error::{HttpError, status_of};
 use super::etag::{EntityTag, number_condition};
 use super::handlers::json;
 use super::request::{Author, BackendName, DryRunQuery, NoQuery, Parameters};
-use super::serve::Outliving;
+use super::serve::{Begun, Outliving};
 use crate::api::declared::{ConfigAnswer, ConfigOrder, ConfigRequest, document_of, object_of};
 use crate::api::types::{
     ConfigBody, ConfigChangeReport, ConfigReport, ObjectReport, ObjectsReport, ReloadOutcome,
@@ -30,8 +32,28 @@ use query::{CandidateQuery, ConfigQuery, DeclareQuery, FrontendName, UndeclareQu
 
 type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
-/// Its answer may come after all tasks have begun anew.
-type Stays = Option<Extension<Outliving>>;
+
+/// Whoever asks for a change.
+pub(in crate::http) struct Asker {
+    ticket: Arc<AuditTicket>,
+    by: Option<String>,
+    /// What they have seen.
+    condition: NumberCondition,
+    /// The answer may come after all tasks have begun anew.
+    _stays: Option<Begun>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let Extension(ticket) = Ticket::from_request_parts(parts, state).await?;
+        let by = parts.extensions.get::<Author>().cloned().and_then(|Author(by)| by);
+        let condition = number_condition(&parts.headers);
+        let _stays = parts.extensions.get::<Outliving>().map(Outliving::begin);
+        Ok(Self { ticket, by, condition, _stays })
+    }
+}
 
 const FRONTEND: &str = "the keys of [[frontend]], like {\"bind\": [\":80\"], \
     \"default_backend\": \"app\"}";
@@ -94,18 +116,15 @@ fn object(api: &Api, key: &ObjectKey, headers: &HeaderMap) -> Result<Response, H
 )]
 pub(in crate::http) async fn put_frontend(
     state: Shared,
-    ticket: Ticket,
-    stays: Stays,
+    asker: Asker,
     FrontendName(name): FrontendName,
     query: Parameters<DeclareQuery>,
-    author: Author,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let (key, spec, owner) =
         object_of(ObjectKind::Frontend, Some(&name), json::<Spec>(&body, FRONTEND)?)?;
     let request = ConfigRequest::Put { key, spec, owner };
-    declare(state, ticket, stays, query, author, &headers, request).await
+    declare(state, asker, query, request).await
 }
 
 /// Declares a backend, or another one in its place.
@@ -126,18 +145,15 @@ pub(in crate::http) async fn put_frontend(
 )]
 pub(in crate::http) async fn put_backend(
     state: Shared,
-    ticket: Ticket,
-    stays: Stays,
+    asker: Asker,
     BackendName(name): BackendName,
     query: Parameters<DeclareQuery>,
-    author: Author,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let (key, spec, owner) =
         object_of(ObjectKind::Backend, Some(&name), json::<Spec>(&body, BACKEND)?)?;
     let request = ConfigRequest::Put { key, spec, owner };
-    declare(state, ticket, stays, query, author, &headers, request).await
+    declare(state, asker, query, request).await
 }
 
 /// The rules of a frontend, in their order.
@@ -189,38 +205,26 @@ pub(in crate::http) async fn rules(
 )]
 pub(in crate::http) async fn put_rules(
     state: Shared,
-    ticket: Ticket,
-    stays: Stays,
+    asker: Asker,
     FrontendName(name): FrontendName,
     query: Parameters<DeclareQuery>,
-    author: Author,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let help = "{\"rules\": [..]}, with all rules in their order";
     let RulesBody { rules } = json(&body, help)?;
     let frontend = ObjectKey::new(ObjectKind::Frontend, name);
     let request = ConfigRequest::Rules { frontend, rules };
-    declare(state, ticket, stays, query, author, &headers, request).await
+    declare(state, asker, query, request).await
 }
 
 async fn declare(
     State(api): Shared,
-    Extension(ticket): Ticket,
-    stays: Stays,
+    Asker { ticket, by, condition, _stays }: Asker,
     Parameters(query): Parameters<DeclareQuery>,
-    Author(by): Author,
-    headers: &HeaderMap,
     request: ConfigRequest,
 ) -> Result<Response, HttpError> {
-    let _stays = stays.map(|Extension(outliving)| outliving.begin());
-    let order = ConfigOrder {
-        condition: number_condition(headers),
-        dry_run: query.dry_run,
-        force: false,
-        wait: requests::wait(query.wait.as_deref())?,
-        by,
-    };
+    let wait = requests::wait(query.wait.as_deref())?;
+    let order = ConfigOrder { condition, dry_run: query.dry_run, force: false, wait, by };
     respond(api.change_config(request, order, ticket).await?)
 }
 
@@ -242,15 +246,12 @@ async fn declare(
 )]
 pub(in crate::http) async fn delete_frontend(
     state: Shared,
-    ticket: Ticket,
-    stays: Stays,
+    asker: Asker,
     FrontendName(name): FrontendName,
     query: Parameters<UndeclareQuery>,
-    author: Author,
-    headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let key = ObjectKey::new(ObjectKind::Frontend, name);
-    undeclare(state, ticket, stays, query, author, &headers, key).await
+    undeclare(state, asker, query, key).await
 }
 
 /// Ends the declaration of a backend.
@@ -271,34 +272,27 @@ pub(in crate::http) async fn delete_frontend(
 )]
 pub(in crate::http) async fn delete_backend(
     state: Shared,
-    ticket: Ticket,
-    stays: Stays,
+    asker: Asker,
     BackendName(name): BackendName,
     query: Parameters<UndeclareQuery>,
-    author: Author,
-    headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let key = ObjectKey::new(ObjectKind::Backend, name);
-    undeclare(state, ticket, stays, query, author, &headers, key).await
+    undeclare(state, asker, query, key).await
 }
 
 async fn undeclare(
     State(api): Shared,
-    Extension(ticket): Ticket,
-    stays: Stays,
+    Asker { ticket, by, condition, _stays }: Asker,
     Parameters(query): Parameters<UndeclareQuery>,
-    Author(by): Author,
-    headers: &HeaderMap,
     key: ObjectKey,
 ) -> Result<Response, HttpError> {
-    let _stays = stays.map(|Extension(outliving)| outliving.begin());
     let UndeclareQuery { wait, dry_run, force, missing, .. } = query;
     let wait = requests::wait(wait.as_deref())?;
     let is_there = api.object(&key).is_ok();
     if missing.is_some() && !is_there {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let order = ConfigOrder { condition: number_condition(headers), dry_run, force, wait, by };
+    let order = ConfigOrder { condition, dry_run, force, wait, by };
     let answer = api.change_config(ConfigRequest::Delete { key }, order, ticket).await?;
     match answer.report.outcome {
         // There is nothing left to show.
@@ -341,19 +335,14 @@ pub(in crate::http) async fn config(
 )]
 pub(in crate::http) async fn put_config(
     State(api): Shared,
-    Extension(ticket): Ticket,
+    Asker { ticket, by, condition, _stays }: Asker,
     Extension(room): Extension<Room>,
-    stays: Stays,
     Parameters(query): Parameters<ConfigQuery>,
-    Author(by): Author,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, HttpError> {
-    let condition = number_condition(&headers);
     if condition.is.is_none() {
         return Err(HttpError::NoConfigPrecondition);
     }
-    let _stays = stays.map(|Extension(outliving)| outliving.begin());
     let document = document_of(json(&body, DOCUMENT)?, by.as_deref())?;
     drop((body, room));
     let ConfigQuery { prune, dry_run, force, wait, .. } = query;

@@ -30,7 +30,7 @@ use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED, API_REFUSALS};
 use addresses::{Addresses, Own};
 use connection::{WRITE_BOUND, Way};
 use handshakes::Handshakes;
-pub(in crate::http) use outliving::Outliving;
+pub(in crate::http) use outliving::{Begun, Outliving};
 
 /// The most connections at once, however many descriptors there may be.
 const MOST_CONNECTIONS: usize = 256;

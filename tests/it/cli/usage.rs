@@ -35,6 +35,7 @@ const VERBS: [&str; 29] = [
     "approve",
     "token",
     "server",
+    "config",
     "rollback",
     "resume",
     "reject",
