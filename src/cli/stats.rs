@@ -225,7 +225,7 @@ impl Table {
         let mut lines = Vec::new();
         let at = clock(frame);
         for row in frame["rows"].as_array().into_iter().flatten() {
-            if self.rows % HEADS_AFTER == 0 {
+            if self.rows.is_multiple_of(HEADS_AFTER) {
                 lines.push(line("TIME", HEADS));
             }
             self.rows += 1;
