@@ -8,8 +8,12 @@ const { EventSource } = createRequire(packages)("eventsource");
 const kinds = ["hello", "resync", "bye", "revision", "held", "approved", "instance", "drift", "source",
   "override", "reload", "config", "token", "attention"];
 const source = new EventSource(url);
-// The library lets a program end that only waits to connect again.
-setInterval(() => {}, 60_000);
+// The library lets a program end that only waits to connect again. This one ends with whoever has
+// started it, which is a script that would leave it behind.
+const parent = process.ppid;
+setInterval(() => {
+  if (process.ppid !== parent) process.exit();
+}, 200);
 const print = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 for (const kind of kinds) {
   source.addEventListener(kind, (event) => {
