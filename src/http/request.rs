@@ -166,39 +166,6 @@ impl QueryParameters for EventsQuery {
     const KNOWN: &str = "the parameters are after and topics";
 }
 
-/// Which figures.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct StatsQuery {
-    /// Series like `backend/web` or `edge1/server/web/*`, with commas between; all of them where
-    /// none is named.
-    #[serde(default)]
-    pub(super) series: String,
-}
-
-impl QueryParameters for StatsQuery {
-    const KNOWN: &str = "the only parameter is series";
-}
-
-/// Which figures, how often, and how much of what was. Over a WebSocket a message may say so, too.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct StatsStreamQuery {
-    /// Series like `backend/web` or `edge1/server/web/*`, with commas between.
-    #[serde(default)]
-    pub(super) series: String,
-    /// How often, from 1s to 60s: 2s unless given.
-    pub(super) every: Option<String>,
-    /// How much of what was is sent first, up to 300s.
-    pub(super) backlog: Option<String>,
-}
-
-impl QueryParameters for StatsStreamQuery {
-    const KNOWN: &str = "the parameters are series, every and backlog";
-}
-
 /// Which page of them.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -18,13 +18,15 @@ use futures_util::stream;
 use jiff::Timestamp;
 use mapsmith_core::access::{Identity, Role};
 use mapsmith_core::stats::{self, Subscription};
+use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use utoipa::IntoParams;
 
 use super::access::{Peer, identify, opens_a_socket};
 use super::error::HttpError;
 use super::events::{ACCEL_BUFFERING, COMMENT, MAY_FOLLOW, RETRY, message};
-use super::request::{Parameters, StatsQuery, StatsStreamQuery};
+use super::request::{Parameters, QueryParameters};
 use crate::api::places::Place;
 use crate::api::types::StatsReport;
 use crate::api::{Api, requests};
@@ -40,6 +42,39 @@ const LARGEST_MESSAGE: usize = 300 * 1024;
 const LAST_FRAME: Duration = Duration::from_millis(500);
 /// The most bytes of the reason of an end (RFC 6455, section 5.5).
 const LONGEST_REASON: usize = 123;
+
+/// Which figures.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StatsQuery {
+    /// Series like `backend/web` or `edge1/server/web/*`, with commas between; all of them where
+    /// none is named.
+    #[serde(default)]
+    pub(super) series: String,
+}
+
+impl QueryParameters for StatsQuery {
+    const KNOWN: &str = "the only parameter is series";
+}
+
+/// Which figures, how often, and how much of what was. Over a WebSocket a message may say so, too.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StatsStreamQuery {
+    /// Series like `backend/web` or `edge1/server/web/*`, with commas between.
+    #[serde(default)]
+    pub(super) series: String,
+    /// How often, from 1s to 60s: 2s unless given.
+    pub(super) every: Option<String>,
+    /// How much of what was is sent first, up to 300s.
+    pub(super) backlog: Option<String>,
+}
+
+impl QueryParameters for StatsStreamQuery {
+    const KNOWN: &str = "the parameters are series, every and backlog";
+}
 
 /// What backends and servers do right now, in every HAProxy.
 #[utoipa::path(
@@ -289,7 +324,7 @@ async fn end(mut socket: WebSocket, api: &Api, code: u16, why: &str) {
     let frame = CloseFrame { code, reason: why[..end].into() };
     if send(&mut socket, api, Message::Close(Some(frame))).await {
         let closed = async { while let Some(Ok(_)) = socket.recv().await {} };
-        let _ = tokio::time::timeout(LAST_FRAME, closed).await;
+        let _ = timeout(LAST_FRAME, closed).await;
     }
 }
 
@@ -302,13 +337,11 @@ fn events(follower: Follower) -> Response {
     };
     let body = stream::unfold(Some(follower), move |follower| async move {
         let mut follower = follower?;
-        let next = tokio::select! {
-            next = follower.next() => next,
-            () = sleep(COMMENT) => return Some((Ok::<_, Infallible>(":\n\n".to_owned()), Some(follower))),
-        };
+        let next = timeout(COMMENT, follower.next()).await;
         match next {
-            Ok(frame) => Some((Ok(text(&frame)), Some(follower))),
-            Err(why) => {
+            Ok(Ok(frame)) => Some((Ok::<_, Infallible>(text(&frame)), Some(follower))),
+            Err(_) => Some((Ok(":\n\n".to_owned()), Some(follower))),
+            Ok(Err(why)) => {
                 let data = serde_json::json!({"at": Timestamp::now(), "text": why.why()});
                 let retry = format!("retry: {}\n", fastrand::u64(RETRY));
                 Some((Ok(retry + &message(None, "bye", &data)), None))

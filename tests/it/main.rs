@@ -14,6 +14,7 @@ mod api_tls;
 mod backends;
 mod certificates;
 mod cli;
+mod clients;
 mod connections;
 mod consul;
 mod control;

@@ -73,8 +73,8 @@ pub struct Selector {
 /// A text that names no series.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]
 #[error(
-    "{0:?} names no series: write backend/NAME or server/BACKEND/NAME, with INSTANCE/ before it for \
-        one instance alone; the last name may be *"
+    "{0:?} names no series: write backend/NAME or server/BACKEND/NAME, with INSTANCE/ before it \
+        for one instance alone; the last name may be *"
 )]
 pub struct SeriesError(String);
 

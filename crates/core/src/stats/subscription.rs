@@ -35,7 +35,8 @@ pub enum SubscriptionError {
     #[error(transparent)]
     Series(#[from] SeriesError),
     #[error(
-        "{given} series are named, and no more than {MOST_SELECTORS} may be; use * for the last name"
+        "{given} series are named, and no more than {MOST_SELECTORS} may be; use * for the last \
+            name"
     )]
     TooMany { given: usize },
     #[error("every must be a duration from 1s to 60s")]

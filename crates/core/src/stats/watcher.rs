@@ -226,10 +226,8 @@ impl Watcher {
         sent.extend(frames::series(new.iter().map(|(id, name)| (*id, name.as_str()))));
         if is_whole && !std::mem::replace(&mut view.has_looked_for_missing, true) {
             let is_there = |wanted: &Selector| {
-                let is = |heard: &&Heard| {
-                    wanted.is(&heard.series.backend, heard.series.server.as_deref())
-                };
-                rows.iter().any(is)
+                let is = |series: &Series| wanted.is(&series.backend, series.server.as_deref());
+                rows.iter().any(|heard| is(&heard.series))
             };
             let missing = view.wanted.iter().filter(|wanted| !is_there(wanted));
             sent.extend(frames::missing(&view.instance, missing.map(Selector::to_string)));
