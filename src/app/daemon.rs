@@ -50,6 +50,23 @@ const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 /// for, and its check, are waited for.
 const CHANGE_BOUND: Duration = Duration::from_secs(300);
 
+/// Goes on from where the tasks before ended, if there were any. With `take_over` also where another
+/// Mapsmith writes the map file.
+async fn decider_after(
+    carried: &Carried,
+    take_over: bool,
+    settings: &Settings,
+    stored: Arc<Overrides>,
+    store: Option<SqliteStore>,
+) -> anyhow::Result<MapDecider> {
+    let decider = map_decider(settings, stored, store).await?;
+    let mut decider = if take_over { decider.take_over() } else { decider };
+    if let Some(memory) = &carried.memory {
+        decider.go_on(memory);
+    }
+    Ok(decider)
+}
+
 /// Goes on from the map file, and from the owners in the store; without a map from nothing.
 async fn map_decider(
     settings: &Settings,
@@ -141,11 +158,8 @@ impl Daemon {
         let settings = &ground.settings;
         let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
         let (store, override_service, overridden) = open_store(settings, carried).await?;
-        let decider = map_decider(settings, overridden, store.clone()).await?;
-        let mut decider = if take_over { decider.take_over() } else { decider };
-        if let Some(memory) = &carried.memory {
-            decider.go_on(memory);
-        }
+        let decider =
+            decider_after(carried, take_over, settings, overridden, store.clone()).await?;
 
         let overrides = self.start_overrides(override_service.clone());
         let registries = Registries::new(settings);
@@ -169,12 +183,11 @@ impl Daemon {
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
-        let shadows = self.start_shadows(&registries, &sources, &lists, &decision);
         let instances = views_of(&fleet.reports);
         let api = Arc::new(Api {
             sources: sources.clone(),
             lists: lists.clone(),
-            shadows,
+            shadows: self.start_shadows(&registries, &sources, &lists, &decision),
             decision,
             desired,
             targets: fleet.targets.clone(),
@@ -211,7 +224,6 @@ impl Daemon {
             Inputs { sources, lists, overrides, targets: fleet.targets, orders, instances };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
         self.start_engine(decider.with_screens(fleet.screens), servers, inputs, outputs, carried);
-
         self.serve_api(ground, listener, api, most_connections)?;
         self.start_schedule();
         Ok(())

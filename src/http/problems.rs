@@ -53,20 +53,20 @@ kinds! {
         of another site asks; nobody has to say who they are, and the request names this machine \
         by a name"
     NOT_FOUND "not-found" NOT_FOUND "Not found"
-        "no such path, override, drain, frontend, backend, server, token, certificate, revision or \
-        rollout; a node that is not registered; no hold; a map where the settings have no source of \
-        one; a master \
-        that nobody knows"
+        "no such path, override, drain, frontend, backend, server, token, certificate, revision \
+        or rollout; a node that is not registered; no hold; a map where the settings have no \
+        source of one; a master that nobody knows"
     METHOD "method-not-allowed" METHOD_NOT_ALLOWED "Another method"
         "the path knows other methods: those of the header `Allow`"
     TOO_SLOW "request-timeout" REQUEST_TIMEOUT "The body did not arrive"
         "the body did not arrive within 10 seconds"
     CONFLICT "conflict" CONFLICT "Not as things stand"
         "the change to approve or reject is not the one that is held; a canary on its way, or a \
-        rollout that is over; an unknown master; an owner for an unknown node; a drain that would move nothing; the last server that is ready; no \
-        source of registrations; an owner without `[ownership]`; a certificate that is being \
-        renewed; a token that is over, or whose name another one has; a backend that a frontend \
-        needs; the name of a service; too many frontends and backends"
+        rollout that is over; an unknown master; an owner for an unknown node; a drain that would \
+        move nothing; the last server that is ready; no source of registrations; an owner without \
+        `[ownership]`; a certificate that is being renewed; a token that is over, or whose name \
+        another one has; a backend that a frontend needs; the name of a service; too many \
+        frontends and backends"
     HELD "held" CONFLICT "Held by the guard"
         "the guard holds the change, or a part of it; `report` has its id, which approves it"
     ON_HOLD "on-hold" CONFLICT "Held by a rollback"
@@ -96,7 +96,8 @@ kinds! {
         "a rollback needs `If-Match` with the `ETag` of `GET /v1/map`, promoting or aborting a \
         rollout with that of the rollout, and `PUT /v1/config` with that of `GET /v1/config`"
     TOO_LARGE "too-large" PAYLOAD_TOO_LARGE "The body is too large"
-        "the body is larger than 64 KiB, a whole configuration than 4 MiB, or many nodes than 16 MiB"
+        "the body is larger than 64 KiB, a whole configuration than 4 MiB, or many nodes than 16 \
+        MiB"
     MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Not JSON"
         "the body's `Content-Type` is another than `application/json`"
     RATE_LIMITED "rate-limited" TOO_MANY_REQUESTS "Too many requests"

@@ -51,7 +51,7 @@ fn owner(name: String) -> Result<String, requests::Invalid> {
     let is_valid =
         (1..=LONGEST_OWNER).contains(&name.chars().count()) && !name.chars().any(char::is_control);
     let text = format!("owner must be 1 to {LONGEST_OWNER} characters, none a control character");
-    is_valid.then_some(name).ok_or_else(|| requests::Invalid(text))
+    is_valid.then_some(name).ok_or(requests::Invalid(text))
 }
 
 /// The document that a body says.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 29] = [
+const VERBS: [&str; 31] = [
     "run",
     "check",
     "plan",
@@ -39,6 +39,7 @@ const VERBS: [&str; 29] = [
     "rollback",
     "resume",
     "reject",
+    "rollout",
 ];
 
 #[test]
