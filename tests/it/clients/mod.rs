@@ -161,7 +161,7 @@ fn pypis_websockets_watches_on_over_an_end_and_a_crash() {
     let is_measured = |connections: usize| {
         move |lines: &[Value]| {
             let is_open = |(_, line): &(usize, &Value)| line["type"] == "open";
-            let last = lines.iter().enumerate().filter(is_open).last();
+            let last = lines.iter().enumerate().rev().find(is_open);
             let rest = last.map_or(&[][..], |(position, _)| &lines[position..]);
             opened(lines) == connections && rest.iter().any(|frame| frame["rows"][0][6].is_u64())
         }

@@ -50,6 +50,16 @@ impl Edges {
         body
     }
 
+    /// Orders something of the rollout as it stands then: it may go on by itself meanwhile.
+    fn order(&self, path: &str) {
+        self.mapsmith.wait_for(path, BOUND, |_| {
+            let version = self.rollout()["version"].as_u64().expect("a number");
+            let answer = self.ask(path, version, &json!({}));
+            assert!([202, 412].contains(&answer.status), "{path}: {}", answer.body);
+            (answer.status == 202).then_some(())
+        });
+    }
+
     fn ask(&self, path: &str, tag: u64, body: &Value) -> Response {
         let tag = format!("\"{tag:x}\"");
         self.mapsmith.ask("POST", path, &[("If-Match", &tag)], &body.to_string())
@@ -203,10 +213,8 @@ fn a_promotion_waits_for_no_instance_and_an_abort_takes_back_what_is_in_force() 
     edges.mapsmith.wait_for("the canary", BOUND, |_| (memory(&edges.edge1) == new).then_some(()));
     assert_eq!((memory(&edges.edge2), map_file(&edges.edge1)), (old.clone(), old.clone()));
     edges.edge2.kill();
-    let rollout = edges.rollout();
-    let (id, version) = (rollout["id"].as_str().unwrap().to_owned(), rollout["version"].as_u64());
-    let path = format!("/v1/rollouts/{id}/promote");
-    assert_eq!(edges.ask(&path, version.unwrap(), &json!({})).status, 202);
+    let id = edges.rollout()["id"].as_str().expect("an id").to_owned();
+    edges.order(&format!("/v1/rollouts/{id}/promote"));
     assert_eq!(map_file(&edges.edge1), new, "a restart loads it from now on");
     assert_eq!(edges.rollout()["state"], "promoting");
     edges.mapsmith.kill();
@@ -217,10 +225,7 @@ fn a_promotion_waits_for_no_instance_and_an_abort_takes_back_what_is_in_force() 
         (&kept["kind"], &kept["reason"], &kept["by"]),
         (&json!("approve"), &json!("true"), &json!("local"))
     );
-    let rollout = edges.rollout();
-    let path = format!("/v1/rollouts/{id}/abort");
-    let version = rollout["version"].as_u64().expect("a number");
-    assert_eq!(edges.ask(&path, version, &json!({})).status, 202);
+    edges.order(&format!("/v1/rollouts/{id}/abort"));
     assert_eq!(edges.rollout()["state"], "aborted", "it ends, whoever is down");
     assert_eq!(map_file(&edges.edge1), old);
     edges.edge2.restart();
