@@ -322,7 +322,9 @@ fn a_rollout_is_shown_until_it_is_over_and_needs_somebody_where_it_waits_for_the
     let waits = "the rollback to revision 3 goes to e1 first".to_owned();
     assert_eq!(shown(rollout.clone()), Some((Severity::Look, waits)));
     let mut paused = rollout.clone();
-    [0, 30].map(|second| paused.observe(&[], ago(-second)));
+    for second in [0, 30] {
+        paused.observe(&[], ago(-second));
+    }
     let (severity, text) = shown(paused).unwrap();
     assert!(severity == Severity::Act && text.contains("the settings have no instance"), "{text}");
     let over = rollout.abort(crate::Note::default(), None, now()).unwrap();
