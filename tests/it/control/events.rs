@@ -156,6 +156,12 @@ fn whoever_resumes_over_a_crash_and_an_end_gets_each_event_once() {
     scene.order("PUT", "overrides/n002", json!({"absent": true}));
     got.extend(follower.until("the order", is("override", "n002")));
     let last = *numbers(&got).last().expect("a number");
+    // That there is another map is told a moment after the order.
+    let in_force = scene.get("/v1/status")["revision"].as_u64().expect("a revision");
+    let subject = in_force.to_string();
+    let is_it = |event: &Value| event["kind"] == "revision" && event["subject"] == *subject;
+    let is_told = || all_events(&scene).iter().any(is_it).then_some(());
+    scene.mapsmith.wait_for("the map in force is told of", BOUND, |_| is_told());
 
     let kept: Vec<_> = all_events(&scene);
     let ids: Vec<_> = kept.iter().filter_map(|event| event["id"].as_u64()).collect();
@@ -163,7 +169,6 @@ fn whoever_resumes_over_a_crash_and_an_end_gets_each_event_once() {
     assert_eq!(numbers(&got), until, "nothing lost, nothing doubled");
     let revisions = kept.iter().filter(|event| event["kind"] == "revision");
     let revisions: Vec<_> = revisions.map(|event| event["subject"].clone()).collect();
-    let in_force = scene.get("/v1/status")["revision"].as_u64().expect("a revision");
     let first = if revisions[0] == "0" { 0 } else { 1 };
     let expected: Vec<_> = (first..=in_force).map(|number| json!(number.to_string())).collect();
     assert_eq!(revisions, expected, "each once");
