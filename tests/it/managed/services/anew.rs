@@ -1,7 +1,8 @@
 //! Changes of services that can't be begun with, and what outlives one that is.
 
-use std::fs;
 use std::net::TcpStream;
+
+use rusqlite::Connection;
 
 use super::{Client, Mapsmith, PATIENCE, Site, free_port, register};
 use crate::support::master::Master;
@@ -21,10 +22,13 @@ fn a_store_that_fails_for_a_while_ends_nothing_and_the_change_comes_once_it_is_b
     let mut site = Site::start(newest(), &web, port, &store);
     let others = Client::start(port, "web");
 
-    // Whoever has the store has its lock; the next one can't take this.
-    let lock = folder.path().join("db.lock");
-    fs::remove_file(&lock).expect("the lock goes");
-    fs::create_dir(&lock).expect("what can't be locked");
+    // Whoever begins anew reads the pins: what can't be read keeps them from it.
+    let database = Connection::open(folder.path().join("db")).expect("the store");
+    let rename = |from: &str, to: &str| {
+        let done = database.execute(&format!("ALTER TABLE {from} RENAME TO {to}"), []);
+        done.expect("the table is renamed");
+    };
+    rename("pins", "elsewhere");
     register(&site.zookeeper, "api", &api);
     site.declare("api", &site.service("api", other));
     let (refused, retried) = ("the changed settings can't be used", "trying again in");
@@ -33,15 +37,14 @@ fn a_store_that_fails_for_a_while_ends_nothing_and_the_change_comes_once_it_is_b
     });
     assert!(!site.managed.mapsmith.has_ended(), "{}", site.managed.mapsmith.log());
     TcpStream::connect(site.managed.mapsmith.address()).expect("the API's socket is open");
-    fs::remove_dir(&lock).expect("the store is back");
+    rename("elsewhere", "pins");
     site.wait_for_answer(other, "api");
     others.assert_all_answered();
     let log = site.managed.mapsmith.log();
     assert_eq!(times(&site.managed.mapsmith, refused), 1, "one change, one refusal: {log}");
 
     // A signal does not wait for the store.
-    fs::remove_file(&lock).expect("the lock goes");
-    fs::create_dir(&lock).expect("what can't be locked");
+    rename("pins", "elsewhere");
     let before = times(&site.managed.mapsmith, retried);
     site.remove("api");
     site.managed.mapsmith.wait_for("it is tried again", PATIENCE, |mapsmith| {
