@@ -83,11 +83,7 @@ impl Api {
         let (answer, result) = oneshot::channel();
         let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
         let is_canary = canary.is_some();
-        let is_other = self.held().iter().any(|held| held.id == id && held.of != HeldChange::MAP);
-        if is_canary && is_other {
-            let text = "only a change of the map can go to a canary first: approve it without one";
-            return Err(Error::NotApproved(text.to_owned()));
-        }
+        self.check_canary_of(id, is_canary)?;
         let canary = canary.map(|terms| (terms, Arc::clone(&ticket)));
         let approval = Approval { id: id.to_owned(), note, canary, answer };
         let held = self.held_services();
@@ -112,7 +108,19 @@ impl Api {
         };
         let happening = Happening::new(Timestamp::now(), EventKind::Approved, &approved.of, text);
         self.happened(happening.in_state(id), &ticket).await;
-        Ok(ApproveReport { held: approved, rollout })
+        Ok(ApproveReport { held: approved, rollout, dry_run: false })
+    }
+
+    /// Whether what is held may go to a canary first, where it is to.
+    pub(super) fn check_canary_of(&self, id: &str, is_canary: bool) -> Result<(), Error> {
+        let is_other = self.held().iter().any(|held| held.id == id && held.of != HeldChange::MAP);
+        match is_canary && is_other {
+            false => Ok(()),
+            true => Err(Error::NotApproved(
+                "only a change of the map can go to a canary first: approve it without one"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// Stores a change of the overrides and puts it in force; with `wait` answers when every
@@ -133,38 +141,13 @@ impl Api {
         ticket.explain(change.note().reason);
         let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides"))?;
         let mut asked = self.ask(|_| 0);
-        match &mut change {
-            OverrideChange::Pin(Pin { node, .. })
-            | OverrideChange::Unpin { node, .. }
-            | OverrideChange::Block(BlockedNode { node, .. })
-            | OverrideChange::Unblock { node, .. } => *node = self.as_in_map(node),
-            _ => {}
-        }
         let turn = service.turn().await;
-        if let OverrideChange::Pin(Pin { node, .. })
-        | OverrideChange::Unpin { node, .. }
-        | OverrideChange::Block(BlockedNode { node, .. })
-        | OverrideChange::Unblock { node, .. } = &change
-        {
-            condition.check(override_of(&service.latest(), node).as_ref())?;
-        }
-        let known = self.check_masters(&change, &self.decision.borrow().clone());
-        let summary = describe(&change, known.is_ok());
-        if !force {
-            known?;
-            self.check_drain(&change, &service.latest())?;
-        }
-        let nothing_to_end = match &change {
-            OverrideChange::Undrain { master, .. } => format!("master {master} is not drained"),
-            OverrideChange::Unpin { node, .. } => format!("node {node} has no pin"),
-            OverrideChange::Unblock { node, .. } => format!("node {node} is not blocked"),
-            _ => "nothing changed".to_owned(),
-        };
+        let summary = self.check_override(&mut change, force, &service.latest(), &condition)?;
         let changed = turn
             .change(change.clone(), Some(ticket))
             .await
             .map_err(|error| Error::Store(error.to_string()))?;
-        let number = changed.ok_or(Error::NoOverride(nothing_to_end))?.number();
+        let number = changed.ok_or_else(|| nothing_to_end(&change))?.number();
         let (outcome, message) = match wait {
             Some(wait) => self.override_in_force(&mut asked, &change, number, wait).await,
             None => (
@@ -173,6 +156,32 @@ impl Api {
             ),
         };
         Ok(self.reload_report(&asked, outcome, format!("{summary}{message}")))
+    }
+
+    /// Whether a change of the overrides may be made of these, and what it is, for a person. Its
+    /// node gets the name that the map has.
+    pub(super) fn check_override(
+        &self,
+        change: &mut OverrideChange,
+        force: bool,
+        latest: &Overrides,
+        condition: &Precondition,
+    ) -> Result<String, Error> {
+        if let OverrideChange::Pin(Pin { node, .. })
+        | OverrideChange::Unpin { node, .. }
+        | OverrideChange::Block(BlockedNode { node, .. })
+        | OverrideChange::Unblock { node, .. } = change
+        {
+            *node = self.as_in_map(node);
+            condition.check(override_of(latest, node).as_ref())?;
+        }
+        let known = self.check_masters(change, &self.decision.borrow().clone());
+        let summary = describe(change, known.is_ok());
+        if !force {
+            known?;
+            self.check_drain(change, latest)?;
+        }
+        Ok(summary)
     }
 
     /// Says whose a node is from now on: it goes to this master until the registry names it, and
@@ -366,6 +375,16 @@ impl Api {
         };
         Err(Error::DeadEnd(format!("{why} (--force, or force=true, stores it all the same)")))
     }
+}
+
+/// What is to end was not there.
+pub(super) fn nothing_to_end(change: &OverrideChange) -> Error {
+    Error::NoOverride(match change {
+        OverrideChange::Undrain { master, .. } => format!("master {master} is not drained"),
+        OverrideChange::Unpin { node, .. } => format!("node {node} has no pin"),
+        OverrideChange::Unblock { node, .. } => format!("node {node} is not blocked"),
+        _ => "nothing changed".to_owned(),
+    })
 }
 
 /// Why a name is refused, with the names that may have been meant.

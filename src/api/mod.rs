@@ -54,6 +54,7 @@ pub(crate) mod rollout;
 mod servers;
 mod tls_files;
 mod tokens;
+mod trials;
 pub mod types;
 
 pub use access::{Access, Token};

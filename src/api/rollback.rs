@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 
 use super::convergence::Asked;
 use super::types::{
-    HoldReport, HoldsReport, MasterShare, ReloadOutcome, ReloadReport, RollbackReport,
+    HoldReport, HoldsReport, MasterShare, RejectReport, ReloadOutcome, ReloadReport, RollbackReport,
 };
 use super::{Api, Error};
 use crate::engine::map::HoldDecision;
 use crate::engine::{
-    HoldOrderError, Order, RejectOrder, ResumeOrder, RollbackOrder, RollbackPreview, RolledBack,
+    HoldOrderError, MapPreview, Order, RejectOrder, ResumeOrder, RollbackOrder, RolledBack,
 };
 use crate::store::AuditTicket;
 
@@ -168,16 +168,9 @@ impl Api {
         id: String,
         note: Note,
         ticket: Arc<AuditTicket>,
-    ) -> Result<HeldChange, Error> {
+    ) -> Result<RejectReport, Error> {
         ticket.explain(note.reason.clone());
-        let held = self.held().into_iter().find(|held| held.id == id);
-        if let Some(held) = held.filter(|held| held.of != HeldChange::MAP) {
-            return Err(Error::NotApproved(format!(
-                "only a change of the map can be rejected, and {id} is one of {}: correct its \
-                    source",
-                held.of
-            )));
-        }
+        self.check_rejection_of(&id)?;
         let (answer, result) = oneshot::channel();
         let asked = Some(Arc::clone(&ticket));
         let order = RejectOrder { id, note, ticket: asked, answer };
@@ -185,7 +178,20 @@ impl Api {
         let text = format!("the held change of {} was rejected", rejected.of);
         let happening = Happening::new(Timestamp::now(), EventKind::Rejected, &rejected.of, text);
         self.happened(happening.in_state(&rejected.id), &ticket).await;
-        Ok(rejected)
+        Ok(RejectReport { held: rejected, dry_run: false })
+    }
+
+    /// Whether what is held may be rejected.
+    pub(super) fn check_rejection_of(&self, id: &str) -> Result<(), Error> {
+        let held = self.held().into_iter().find(|held| held.id == id);
+        match held.filter(|held| held.of != HeldChange::MAP) {
+            None => Ok(()),
+            Some(held) => Err(Error::NotApproved(format!(
+                "only a change of the map can be rejected, and {id} is one of {}: correct its \
+                    source",
+                held.of
+            ))),
+        }
     }
 
     pub(super) async fn order<T>(
@@ -236,11 +242,11 @@ impl Api {
     }
 }
 
-type Weighed =
+pub(super) type Weighed =
     ((mapsmith_core::revision::ChangeCounts, Vec<mapsmith_core::history::Shift>), Vec<MasterShare>);
 
 /// What lies between two maps, in sums.
-fn weigh(maps: &RollbackPreview) -> Weighed {
+pub(super) fn weigh(maps: &MapPreview) -> Weighed {
     let (before, after) = (&maps.before.entries, &maps.after);
     let patch = Patch::between(before, after);
     let newer = Patch::default();

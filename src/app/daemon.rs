@@ -160,7 +160,6 @@ impl Daemon {
         let (store, override_service, overridden) = open_store(settings, carried).await?;
         let decider =
             decider_after(carried, take_over, settings, overridden, store.clone()).await?;
-
         let overrides = self.start_overrides(override_service.clone());
         let registries = Registries::new(settings);
         let registrations = self.start_registrations(store.as_ref()).await?;

@@ -20,6 +20,9 @@ pub(super) struct Held {
     /// Why: the audit has it, and so has the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Show what would be let through; changes nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     canary: Canary,
 }
@@ -40,14 +43,20 @@ pub(super) async fn approve(
     asked: Held,
     format: OutputFormat,
 ) -> anyhow::Result<u8> {
-    let Held { id, reason, canary } = asked;
+    let Held { id, reason, dry_run, canary } = asked;
     let Some(id) = id else { return show(connection, format).await };
     let request = ApproveHeldRequest { reason, canary: canary.request()? };
     let path = ["v1", "held", id.as_str(), "approve"];
-    let asked = connection.ask(Method::POST, &path, None, Some(&request), Duration::ZERO);
+    let query = dry_run.then_some(("dry_run", "true"));
+    let asked = connection.ask(Method::POST, &path, query, Some(&request), Duration::ZERO);
     let approved: ApproveReport = asked.await?.good()?;
-    print(format, &approved, |ApproveReport { held, rollout }| {
+    print(format, &approved, |ApproveReport { held, rollout, dry_run }| {
         let (counts, reason) = (held.counts, &held.reason);
+        if *dry_run {
+            return format!(
+                "would be let through: {counts} (it is held because {reason}); nothing is changed"
+            );
+        }
         if let Some(rollout) = rollout {
             return format!(
                 "approved: {counts} (it was held because {reason})\n{}",

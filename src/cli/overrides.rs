@@ -12,8 +12,11 @@ use serde::de::DeserializeOwned;
 use super::output::{Colour, paint};
 use super::reload::{exit_code, query_of, report_of};
 use super::remote::{Answer, Connection, NOTHING};
-use super::{OutputFormat, print};
-use crate::api::types::{DrainRequest, OverrideRequest, OwnRequest, ReloadOutcome, ReloadReport};
+use super::rollback::change_text;
+use super::{OutputFormat, SUCCESS, print};
+use crate::api::types::{
+    DrainRequest, DryRunReport, OverrideRequest, OwnRequest, ReloadOutcome, ReloadReport,
+};
 
 #[derive(Subcommand)]
 pub(super) enum OrderVerb {
@@ -30,12 +33,16 @@ pub(super) enum OrderVerb {
         #[arg(long)]
         force: bool,
         #[command(flatten)]
+        trial: Trial,
+        #[command(flatten)]
         order: Order,
     },
     /// End a node's pin: it goes where the sources say
     Unpin {
         /// The node's name, as in X-Node-Name
         node: String,
+        #[command(flatten)]
+        trial: Trial,
         #[command(flatten)]
         order: Order,
     },
@@ -48,12 +55,16 @@ pub(super) enum OrderVerb {
         #[arg(long = "for", value_name = "DURATION", value_parser = length)]
         length: Option<String>,
         #[command(flatten)]
+        trial: Trial,
+        #[command(flatten)]
         order: Order,
     },
     /// Take a blocked node into the map again: it goes where the sources say
     Unblock {
         /// The node's name, as in X-Node-Name
         node: String,
+        #[command(flatten)]
+        trial: Trial,
         #[command(flatten)]
         order: Order,
     },
@@ -71,6 +82,8 @@ pub(super) enum OrderVerb {
         #[arg(long)]
         force: bool,
         #[command(flatten)]
+        trial: Trial,
+        #[command(flatten)]
         order: Order,
     },
     /// Give a drained master its nodes back
@@ -80,6 +93,8 @@ pub(super) enum OrderVerb {
         /// Leave nodes where they went during the drain, also where owners are remembered
         #[arg(long)]
         stay: bool,
+        #[command(flatten)]
+        trial: Trial,
         #[command(flatten)]
         order: Order,
     },
@@ -121,34 +136,36 @@ impl OrderVerb {
 
     pub(super) async fn carry_out(self, format: OutputFormat) -> anyhow::Result<u8> {
         match self {
-            Self::Pin { node, master, length, force, order } => {
+            Self::Pin { node, master, length, force, trial, order } => {
                 let master = Some(master);
                 let pin = OverrideRequest { master, absent: false, duration: length, reason: None };
                 let path = ["v1", "overrides", &node];
-                order.send(Method::PUT, &path, &flag("force", force), Some(&pin), format).await
+                let flags = flag("force", force);
+                order.send_or_try(trial, Method::PUT, &path, &flags, Some(&pin), format).await
             }
-            Self::Unpin { node, order } => {
-                let path = ["v1", "overrides", &node];
-                order.send(Method::DELETE, &path, &[("kind", "pin")], NOTHING, format).await
+            Self::Unpin { node, trial, order } => {
+                let (path, kind) = (["v1", "overrides", &node], [("kind", "pin")]);
+                order.send_or_try(trial, Method::DELETE, &path, &kind, NOTHING, format).await
             }
-            Self::Block { node, length, order } => {
+            Self::Block { node, length, trial, order } => {
                 let path = ["v1", "overrides", &node];
                 let (absent, duration) = (true, length);
                 let block = OverrideRequest { master: None, absent, duration, reason: None };
-                order.send(Method::PUT, &path, &[], Some(&block), format).await
+                order.send_or_try(trial, Method::PUT, &path, &[], Some(&block), format).await
             }
-            Self::Unblock { node, order } => {
-                let path = ["v1", "overrides", &node];
-                order.send(Method::DELETE, &path, &[("kind", "absent")], NOTHING, format).await
+            Self::Unblock { node, trial, order } => {
+                let (path, kind) = (["v1", "overrides", &node], [("kind", "absent")]);
+                order.send_or_try(trial, Method::DELETE, &path, &kind, NOTHING, format).await
             }
-            Self::Drain { master, to, spread: _, force, order } => {
+            Self::Drain { master, to, spread: _, force, trial, order } => {
                 let path = ["v1", "masters", &master, "drain"];
                 let drain = DrainRequest { to, reason: None };
-                order.send(Method::POST, &path, &flag("force", force), Some(&drain), format).await
+                let flags = flag("force", force);
+                order.send_or_try(trial, Method::POST, &path, &flags, Some(&drain), format).await
             }
-            Self::Undrain { master, stay, order } => {
-                let path = ["v1", "masters", &master, "drain"];
-                order.send(Method::DELETE, &path, &flag("stay", stay), NOTHING, format).await
+            Self::Undrain { master, stay, trial, order } => {
+                let (path, flags) = (["v1", "masters", &master, "drain"], flag("stay", stay));
+                order.send_or_try(trial, Method::DELETE, &path, &flags, NOTHING, format).await
             }
             Self::Own { node, master, force, order } => {
                 let path = ["v1", "nodes", &node, "owner"];
@@ -162,6 +179,14 @@ impl OrderVerb {
 /// The parameter, where it is set.
 pub(super) fn flag(name: &'static str, is_set: bool) -> Vec<(&'static str, &'static str)> {
     is_set.then_some((name, "true")).into_iter().collect()
+}
+
+/// Whether an order is only tried.
+#[derive(Args)]
+pub(super) struct Trial {
+    /// Show what would change, master by master; changes nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Args)]
@@ -206,6 +231,29 @@ impl Order {
         let reason = self.reason.as_deref().map(|reason| ("reason", reason));
         let query = wait.into_iter().chain(reason).chain(parameters.iter().copied());
         self.connection.ask_if(method, path, query, body, self.wait, if_match).await
+    }
+
+    /// Gives the order, or asks what it would come to.
+    pub(super) async fn send_or_try(
+        self,
+        trial: Trial,
+        method: Method,
+        path: &[&str],
+        parameters: &[(&str, &str)],
+        body: Option<&impl Serialize>,
+        format: OutputFormat,
+    ) -> anyhow::Result<u8> {
+        if !trial.dry_run {
+            return self.send(method, path, parameters, body, format).await;
+        }
+        let parameters: Vec<_> = parameters.iter().copied().chain([("dry_run", "true")]).collect();
+        let answer: Answer<DryRunReport> = self.ask(method, path, &parameters, body).await?;
+        print(format, &answer.good()?, |report| {
+            let mut text = paint(Colour::Yellow, &report.message);
+            text.push('\n');
+            text + &change_text(&report.shift, &report.masters)
+        })?;
+        Ok(SUCCESS)
     }
 
     pub(super) async fn send(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use reqwest::header::{ACCEPT, IF_MATCH};
+use reqwest::header::{ACCEPT, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{
     Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode,
 };
@@ -194,7 +194,8 @@ impl Connection {
         self.ask_if(method, segments, query, body, wait, None).await
     }
 
-    /// The same, for the state of things that has this entity tag.
+    /// The same, for the state of things that has this entity tag. Without one, where the API wants
+    /// to know what was seen, for what is there now: whoever orders it has looked just before.
     pub(super) async fn ask_if<'q, T: DeserializeOwned>(
         &self,
         method: Method,
@@ -205,14 +206,25 @@ impl Connection {
         if_match: Option<String>,
     ) -> anyhow::Result<Answer<T>> {
         let client = self.client(|client| client.timeout(wait + BOUND))?;
-        let mut request = client.request(method, self.url_of(segments, query)?);
-        if let Some(tag) = if_match {
-            request = request.header(IF_MATCH, tag);
+        let url = self.url_of(segments, query)?;
+        let request = |condition: Option<(HeaderName, String)>| {
+            let mut request = client.request(method.clone(), url.clone());
+            if let Some((name, tag)) = condition {
+                request = request.header(name, tag);
+            }
+            match body {
+                Some(body) => request.json(body),
+                None => request,
+            }
+        };
+        let is_blind = if_match.is_none();
+        let mut response = self.send(request(if_match.map(|tag| (IF_MATCH, tag)))).await?;
+        if is_blind
+            && response.status() == StatusCode::PRECONDITION_REQUIRED
+            && let Some(seen) = self.seen(&client, segments).await?
+        {
+            response = self.send(request(Some(seen))).await?;
         }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = self.send(request).await?;
         let status = response.status();
         let body = response
             .bytes()
@@ -237,6 +249,22 @@ impl Connection {
                 if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
             ),
         }
+    }
+
+    /// The condition that a resource is as it is now; none where it has no entity tag.
+    async fn seen(
+        &self,
+        client: &Client,
+        segments: &[&str],
+    ) -> anyhow::Result<Option<(HeaderName, String)>> {
+        // A hold is one of the map.
+        let of = if segments == ["v1", "hold"] { &["v1", "map"] } else { segments };
+        let now = self.send(client.get(self.url_of(of, None)?)).await?;
+        if now.status() == StatusCode::NOT_FOUND {
+            return Ok(Some((IF_NONE_MATCH, "*".to_owned())));
+        }
+        let tag = now.headers().get(ETAG).and_then(|tag| tag.to_str().ok());
+        Ok(tag.map(|tag| (IF_MATCH, tag.to_owned())))
     }
 
     /// A stream of server-sent events, after the one of this number.

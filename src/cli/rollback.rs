@@ -4,18 +4,18 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use mapsmith_core::HeldChange;
 use mapsmith_core::history::Shift;
 use reqwest::Method;
 
 use super::output::{Colour, paint, pluralize, table};
-use super::overrides::{Order, length};
+use super::overrides::{Order, Trial, length};
 use super::reload::{exit_code, query_of};
 use super::remote::{Answer, Connection, NOTHING};
 use super::rollout::{Canary, open_text};
 use super::{OutputFormat, SUCCESS, print};
 use crate::api::types::{
-    MasterShare, ReloadOutcome, RollbackReport, RollbackRequest, StatusReport, VerdictRequest,
+    MasterShare, RejectReport, ReloadOutcome, RollbackReport, RollbackRequest, StatusReport,
+    VerdictRequest,
 };
 
 #[derive(Subcommand)]
@@ -34,12 +34,17 @@ pub(super) enum HoldVerb {
     /// Follow the sources again after a rollback: the guard judges what they say
     Resume {
         #[command(flatten)]
+        trial: Trial,
+        #[command(flatten)]
         order: Order,
     },
     /// Reject a held change of the map: it is not shown again while the sources say the same
     Reject {
         /// The id that status shows. Without it the held changes are shown
         id: Option<String>,
+        /// Show what would be rejected; changes nothing
+        #[arg(long)]
+        dry_run: bool,
         /// Why: the audit has it, and so has `status`
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -74,7 +79,7 @@ pub(super) struct Terms {
 impl HoldVerb {
     pub(super) fn connection(&mut self) -> &mut Connection {
         match self {
-            Self::Rollback { order, .. } | Self::Resume { order } => &mut order.connection,
+            Self::Rollback { order, .. } | Self::Resume { order, .. } => &mut order.connection,
             Self::Reject { connection, .. } => connection,
         }
     }
@@ -84,14 +89,15 @@ impl HoldVerb {
             Self::Rollback { revision, terms, order } => {
                 roll_back(revision, terms, order, format).await
             }
-            Self::Resume { order } => {
-                order.send(Method::DELETE, &["v1", "hold"], &[], NOTHING, format).await
+            Self::Resume { trial, order } => {
+                let path = ["v1", "hold"];
+                order.send_or_try(trial, Method::DELETE, &path, &[], NOTHING, format).await
             }
             Self::Reject { id: None, connection, .. } => {
                 super::approve::show(connection, format).await
             }
-            Self::Reject { id: Some(id), reason, connection } => {
-                reject(connection, &id, reason, format).await
+            Self::Reject { id: Some(id), dry_run, reason, connection } => {
+                reject(connection, &id, dry_run, reason, format).await
             }
         }
     }
@@ -135,18 +141,24 @@ async fn roll_back(
 async fn reject(
     connection: Connection,
     id: &str,
+    dry_run: bool,
     reason: Option<String>,
     format: OutputFormat,
 ) -> anyhow::Result<u8> {
     let (path, body) = (["v1", "held", id, "reject"], VerdictRequest { reason });
-    let asked = connection.ask(Method::POST, &path, None, Some(&body), Duration::ZERO);
-    let rejected: HeldChange = asked.await?.good()?;
-    print(format, &rejected, |rejected| {
-        format!(
+    let query = dry_run.then_some(("dry_run", "true"));
+    let asked = connection.ask(Method::POST, &path, query, Some(&body), Duration::ZERO);
+    let report: RejectReport = asked.await?.good()?;
+    print(format, &report, |RejectReport { held, dry_run }| match dry_run {
+        true => format!(
+            "would be rejected: {} (it is held because {}); nothing is changed",
+            held.counts, held.reason
+        ),
+        false => format!(
             "rejected: {} (it was held because {}); it is not shown again while the sources say \
                 the same",
-            rejected.counts, rejected.reason
-        )
+            held.counts, held.reason
+        ),
     })?;
     Ok(SUCCESS)
 }
@@ -166,16 +178,26 @@ fn text(report: &RollbackReport) -> String {
             report.from, report.of, report.counts
         );
     }
+    text.push_str(&change_text(&report.shift, &report.masters));
+    if let Some(rollout) = &report.rollout {
+        text.push_str(&open_text(rollout));
+    }
+    if let Some(hold) = &report.hold {
+        let _ = writeln!(text, "{} (`mapsmith resume`)", hold.text);
+    }
+    text
+}
+
+/// Which nodes change their master, and what that makes of each master's part.
+pub(super) fn change_text(shift: &[Shift], masters: &[MasterShare]) -> String {
     let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "no route".to_owned());
-    let shift = |Shift { from, to, nodes }: &Shift| {
+    let moved = |Shift { from, to, nodes }: &Shift| {
         vec![pluralize(*nodes, "node"), format!("{} -> {}", name(from), name(to))]
     };
-    let shift: Vec<_> = report.shift.iter().map(shift).collect();
-    text.push_str(&table("  ", &shift));
+    let moved: Vec<_> = shift.iter().map(moved).collect();
     let percent = |share: f64| format!("{:.1}%", share * 100.0);
     let changed = |it: &&MasterShare| it.before != it.after;
-    let masters: Vec<_> = report
-        .masters
+    let masters: Vec<_> = masters
         .iter()
         .filter(changed)
         .map(|it| {
@@ -184,12 +206,5 @@ fn text(report: &RollbackReport) -> String {
             vec![it.master.clone(), nodes, share]
         })
         .collect();
-    text.push_str(&table("  ", &masters));
-    if let Some(rollout) = &report.rollout {
-        text.push_str(&open_text(rollout));
-    }
-    if let Some(hold) = &report.hold {
-        let _ = writeln!(text, "{} (`mapsmith resume`)", hold.text);
-    }
-    text
+    table("  ", &moved) + &table("  ", &masters)
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use mapsmith_core::desired::gate::{ApprovalError, Hold};
 use mapsmith_core::desired::hold::{HoldError, Rollback};
-use mapsmith_core::desired::rollout::{ChoiceError, Rollout, RolloutError, Terms};
+use mapsmith_core::desired::rollout::{CanaryInstances, ChoiceError, Rollout, RolloutError, Terms};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::BackendStatus;
-use mapsmith_core::{EntryMap, HeldChange, LearnedRoute, Note, Revision};
+use mapsmith_core::{EntryMap, HeldChange, LearnedRoute, Note, Overrides, Revision};
 use metrics::counter;
 use tokio::sync::oneshot;
 
@@ -77,6 +77,8 @@ pub enum Order {
     Resume(ResumeOrder),
     Reject(RejectOrder),
     Rollout(RolloutOrder),
+    TryMap(MapTrial),
+    TryVerdict(VerdictTrial),
 }
 
 /// Goes back to what the sources had said at a revision, and holds them back.
@@ -95,9 +97,38 @@ pub struct RollbackOrder {
     pub answer: oneshot::Sender<Result<RolledBack, HoldOrderError>>,
 }
 
-/// What a rollback would bring into force.
+/// Tells what an order would make of the map. Nothing is changed.
+#[derive(Debug)]
+pub struct MapTrial {
+    pub tried: TriedOrder,
+    /// Gets the map before and after it, or why it would not be done.
+    pub answer: oneshot::Sender<Result<MapPreview, HoldOrderError>>,
+}
+
+/// An order that is tried.
+#[derive(Debug)]
+pub enum TriedOrder {
+    /// These are the overrides then.
+    Overrides(Arc<Overrides>),
+    /// The sources are followed again. `expected` is the revision that whoever asks takes for the
+    /// one in force, where they say so.
+    Resume { expected: Option<u64> },
+}
+
+/// Tells whether a held change could be approved or rejected now. Nothing is changed.
+#[derive(Debug)]
+pub struct VerdictTrial {
+    /// The change's id.
+    pub id: String,
+    /// Where it would go first; none where it would go everywhere at once.
+    pub canary: Option<CanaryInstances>,
+    /// Gets the change, or why it could not.
+    pub answer: oneshot::Sender<Result<HeldChange, HoldOrderError>>,
+}
+
+/// What an order brings into force, or would.
 #[derive(Debug, Clone)]
-pub struct RollbackPreview {
+pub struct MapPreview {
     pub before: Arc<Revision>,
     pub after: Arc<EntryMap>,
 }
@@ -106,7 +137,7 @@ pub struct RollbackPreview {
 #[derive(Debug, Clone)]
 pub struct RolledBack {
     /// The map before it, and after it.
-    pub maps: RollbackPreview,
+    pub maps: MapPreview,
     /// The generation that has it in force.
     pub generation: u64,
     /// Why it is stored and not in force, if so.

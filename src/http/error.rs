@@ -72,6 +72,11 @@ pub enum HttpError {
     NoPrecondition,
     #[error("say with If-Match what you have seen: the ETag of `GET /v1/config`")]
     NoConfigPrecondition,
+    #[error(
+        "say with If-Match what you have seen, or with `If-None-Match: *` that it is new: the \
+         settings have `require_if_match` in `[api]`"
+    )]
+    ConditionRequired,
     #[error(transparent)]
     Api(#[from] api::Error),
     #[error("{}", .0.message)]
@@ -148,7 +153,9 @@ impl HttpError {
             Self::Api(api::Error::NotReady) => Kind::NOT_READY,
             Self::Api(api::Error::Store(_)) => Kind::STORE_FAILED,
             Self::Api(api::Error::NoStore(_)) => Kind::NO_STORE,
-            Self::NoPrecondition | Self::NoConfigPrecondition => Kind::PRECONDITION,
+            Self::ConditionRequired | Self::NoPrecondition | Self::NoConfigPrecondition => {
+                Kind::PRECONDITION
+            }
             Self::Api(api::Error::OwnedBySettings { .. }) => Kind::OWNED,
             Self::Api(api::Error::NotManaged) => Kind::NOT_MANAGED,
             Self::Api(api::Error::InvalidConfig { .. }) => Kind::INVALID_CONFIG,
@@ -174,16 +181,23 @@ impl HttpError {
                 | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),
             ) => Kind::CONFLICT,
-            Self::Reload(report) => match report.outcome {
-                ReloadOutcome::ReadOnly => Kind::READ_ONLY,
-                ReloadOutcome::SourceFailed => Kind::SOURCE_FAILED,
-                ReloadOutcome::FileFailed => Kind::FILE_FAILED,
-                // The others are no failures.
-                ReloadOutcome::Held
-                | ReloadOutcome::InSync
-                | ReloadOutcome::Requested
-                | ReloadOutcome::Behind => Kind::HELD,
-            },
+            Self::Reload(report) => Kind::of_outcome(report.outcome),
+        }
+    }
+}
+
+impl Kind {
+    /// Of a change that did not end well.
+    fn of_outcome(outcome: ReloadOutcome) -> Self {
+        match outcome {
+            ReloadOutcome::ReadOnly => Self::READ_ONLY,
+            ReloadOutcome::SourceFailed => Self::SOURCE_FAILED,
+            ReloadOutcome::FileFailed => Self::FILE_FAILED,
+            // The others are no failures.
+            ReloadOutcome::Held
+            | ReloadOutcome::InSync
+            | ReloadOutcome::Requested
+            | ReloadOutcome::Behind => Self::HELD,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -89,6 +89,7 @@ impl Guard {
             return Err(HttpError::Role { needed, identity });
         }
         if changes {
+            self.check_condition(parts)?;
             let mut request = self.request(parts, peer, id).await?;
             request.actor = Actor::from(&identity);
             parts.extensions.insert(Author(Some(request.actor.name.clone())));
@@ -98,6 +99,23 @@ impl Guard {
         }
         parts.extensions.insert(identity);
         Ok(record)
+    }
+
+    /// A condition that nobody looks at is refused: whoever sends it relies on it.
+    fn check_condition(&self, parts: &Parts) -> Result<(), HttpError> {
+        let is_given = [header::IF_MATCH, header::IF_NONE_MATCH]
+            .iter()
+            .any(|name| parts.headers.contains_key(name));
+        match (self.route.is_conditional, is_given) {
+            (false, true) => Err(HttpError::BadRequest(
+                "this change takes no If-Match and no If-None-Match: what it changes has no ETag"
+                    .to_owned(),
+            )),
+            (true, false) if self.api.settings.api.require_if_match => {
+                Err(HttpError::ConditionRequired)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The request as the audit has it. Its actor is not known yet.

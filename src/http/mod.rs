@@ -20,6 +20,7 @@ mod history;
 mod map;
 mod nodes;
 mod openapi;
+mod overrides;
 mod problems;
 mod registrations;
 mod request;

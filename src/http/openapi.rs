@@ -19,8 +19,8 @@ use super::handlers::{self, access};
 use super::registrations::Missing;
 use super::routes::{Needs, ROUTES, Route};
 use super::{
-    declared, events, history, map, nodes, problems, registrations, rollback, rollout, servers,
-    stats,
+    declared, events, history, map, nodes, overrides, problems, registrations, rollback, rollout,
+    servers, stats,
 };
 use crate::api::types::{OverrideKind, Problem};
 
@@ -44,6 +44,8 @@ use crate::api::types::{OverrideKind, Problem};
         declared::frontend,
         declared::frontends,
         declared::haproxy_config,
+        declared::patch_backend,
+        declared::patch_frontend,
         declared::put_backend,
         declared::put_config,
         declared::put_frontend,
@@ -54,29 +56,29 @@ use crate::api::types::{OverrideKind, Problem};
         handlers::approve,
         handlers::attention,
         handlers::certificates,
-        handlers::drain,
-        handlers::end_override,
         handlers::explain,
         handlers::healthz,
         handlers::held,
         handlers::learned,
         handlers::master,
         handlers::metrics,
-        handlers::node_override,
-        handlers::overrides,
         handlers::own,
         handlers::readyz,
         handlers::reload,
         handlers::renew,
-        handlers::set_override,
         handlers::status,
-        handlers::undrain,
         history::diff,
         history::map,
         history::revision,
         history::revisions,
         map::map,
         nodes::nodes,
+        overrides::drain,
+        overrides::end_override,
+        overrides::node_override,
+        overrides::overrides,
+        overrides::set_override,
+        overrides::undrain,
         problems::problem,
         registrations::register,
         registrations::register_many,
@@ -217,6 +219,9 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
             .into_iter()
             .for_each(|it| it.splice(0..0, names.clone()).for_each(drop));
     }
+    if route.is_conditional {
+        add_conditions(operation);
+    }
     // What may be left out is left out, and not `null`.
     let optional = operation.get_mut("requestBody").and_then(|it| it.pointer_mut(OPTIONAL_BODY));
     if let Some(schema) = optional.and_then(|it| it.as_array_mut()).and_then(of_some) {
@@ -232,7 +237,8 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
         Needs::Nothing => &[],
     };
     let of_a_body: &[u16] = if has_body { &[408, 413, 415] } else { &[] };
-    for status in may_be_refused.iter().chain(of_a_body) {
+    let of_a_condition: &[u16] = if route.is_conditional { &[412, 428] } else { &[] };
+    for status in may_be_refused.iter().chain(of_a_body).chain(of_a_condition) {
         responses.entry(status.to_string()).or_insert_with(|| json!({"description": ""}));
     }
     let is_role = matches!(route.needs, Needs::Role(_) | Needs::NodeGrant(_));
@@ -240,6 +246,22 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
         if let (Ok(status), Some(response)) = (status.parse(), response.as_object_mut()) {
             answer(response, status, is_role);
         }
+    }
+}
+
+/// The headers that say what is to be changed, where the handler says nothing of its own.
+fn add_conditions(operation: &mut Map<String, Value>) {
+    let given = operation.entry("parameters").or_insert_with(|| json!([]));
+    let Some(given) = given.as_array_mut() else { return };
+    if given.iter().any(|parameter| parameter["name"] == "If-Match") {
+        return;
+    }
+    for (name, about) in [
+        ("If-Match", "the `ETag` that the client has"),
+        ("If-None-Match", "`*`: only where there is none"),
+    ] {
+        let schema = json!({"type": "string"});
+        given.push(json!({"name": name, "in": "header", "description": about, "schema": schema}));
     }
 }
 

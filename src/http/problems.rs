@@ -94,7 +94,8 @@ kinds! {
         Nothing is stored"
     PRECONDITION "precondition-required" PRECONDITION_REQUIRED "Say what you have seen"
         "a rollback needs `If-Match` with the `ETag` of `GET /v1/map`, promoting or aborting a \
-        rollout with that of the rollout, and `PUT /v1/config` with that of `GET /v1/config`"
+        rollout with that of the rollout, and `PUT /v1/config` with that of `GET /v1/config`; \
+        with `api.require_if_match` whatever has an `ETag` does"
     TOO_LARGE "too-large" PAYLOAD_TOO_LARGE "The body is too large"
         "the body is larger than 64 KiB, a whole configuration than 4 MiB, or many nodes than 16 \
         MiB"

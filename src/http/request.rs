@@ -214,6 +214,9 @@ pub(super) struct OverrideEndQuery {
     pub(super) wait: Option<String>,
     /// Nothing ends where the node has another one.
     pub(super) kind: Option<OverrideKind>,
+    /// It is checked, and nothing is changed: the answer says what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
     /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
     #[param(value_type = Option<String>, max_length = 500)]
@@ -221,7 +224,7 @@ pub(super) struct OverrideEndQuery {
 }
 
 impl QueryParameters for OverrideEndQuery {
-    const KNOWN: &str = "the parameters are wait, kind (pin or absent) and reason";
+    const KNOWN: &str = "the parameters are wait, kind (pin or absent), dry_run and reason";
 }
 
 /// What the end of a drain may be given.
@@ -235,6 +238,9 @@ pub(super) struct UndrainQuery {
     /// Nodes stay where they went during the drain.
     #[serde(default)]
     pub(super) stay: bool,
+    /// It is checked, and nothing is changed: the answer says what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
     /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
     #[param(value_type = Option<String>, max_length = 500)]
@@ -242,7 +248,49 @@ pub(super) struct UndrainQuery {
 }
 
 impl QueryParameters for UndrainQuery {
-    const KNOWN: &str = "the parameters are wait, stay and reason";
+    const KNOWN: &str = "the parameters are wait, stay, dry_run and reason";
+}
+
+/// What an override that names a master may be given.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OverrideQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
+    pub(super) wait: Option<String>,
+    /// Masters are taken that nobody knows.
+    #[serde(default)]
+    pub(super) force: bool,
+    /// It is checked, and nothing is changed: the answer says what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// Why: one line, for the audit and for whoever asks later.
+    #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
+    _reason: Reason,
+}
+
+impl QueryParameters for OverrideQuery {
+    const KNOWN: &str = "the parameters are wait, force, dry_run and reason";
+}
+
+/// What a verdict on a held change may be given.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VerdictQuery {
+    /// It is checked, and nothing is changed: the answer says what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// Why: one line, for the audit and for whoever asks later.
+    #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
+    _reason: Reason,
+}
+
+impl QueryParameters for VerdictQuery {
+    const KNOWN: &str = "the parameters are dry_run and reason";
 }
 
 /// What an order that names a master may be given.

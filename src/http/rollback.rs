@@ -8,18 +8,16 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use mapsmith_core::HeldChange;
 use mapsmith_core::access::{Identity, Role};
 
 use super::error::{HttpError, status_of};
 use super::etag::expected_number;
 use super::handlers::json;
-use super::request::{
-    Author, ChangeQuery, DryRunQuery, Id, NoQuery, Number, Parameters, ReasonQuery,
-};
+use super::overrides::{ChangeAnswer, told};
+use super::request::{Author, DryRunQuery, Id, NoQuery, Number, Parameters, VerdictQuery};
 use crate::api::types::{
-    ApproveHeldRequest, ApproveReport, HoldsReport, ReloadOutcome, ReloadReport, RollbackReport,
-    RollbackRequest, VerdictRequest,
+    ApproveHeldRequest, ApproveReport, HoldsReport, RejectReport, ReloadOutcome, ReloadReport,
+    RollbackReport, RollbackRequest, VerdictRequest,
 };
 use crate::api::{Api, canary, requests};
 use crate::store::AuditTicket;
@@ -101,14 +99,14 @@ pub(super) async fn hold(State(api): Shared, _: Parameters<NoQuery>) -> Json<Hol
 #[utoipa::path(
     delete,
     path = "/v1/hold",
-    params(ChangeQuery,
+    params(DryRunQuery,
         (
             "If-Match" = Option<String>,
             Header,
             description = "the `ETag` of `GET /v1/map`: the map that was looked at",
         )),
     responses(
-        (status = 200, body = ReloadReport),
+        (status = 200, body = inline(ChangeAnswer)),
         (
             status = 202,
             body = ReloadReport,
@@ -123,11 +121,14 @@ pub(super) async fn hold(State(api): Shared, _: Parameters<NoQuery>) -> Json<Hol
 pub(super) async fn resume(
     State(api): Shared,
     Extension(ticket): Ticket,
-    Parameters(query): Parameters<ChangeQuery>,
+    Parameters(query): Parameters<DryRunQuery>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let expected = expected_number(&headers)?;
     let wait = requests::wait(query.wait.as_deref())?;
+    if query.dry_run {
+        return told(api.try_resume(expected, &ticket).await?);
+    }
     let report = api.resume(expected, wait, ticket).await?;
     // It is done, whatever the guard says of the answer that counts again.
     let status = match report.outcome {
@@ -145,7 +146,7 @@ pub(super) async fn resume(
     post,
     path = "/v1/held/{id}/approve",
     operation_id = "approve_held",
-    params(ReasonQuery),
+    params(VerdictQuery),
     request_body = Option<ApproveHeldRequest>,
     responses(
         (status = 200, body = ApproveReport),
@@ -158,7 +159,7 @@ pub(super) async fn approve(
     State(api): Shared,
     Extension(ticket): Ticket,
     Id(id): Id,
-    _: Parameters<ReasonQuery>,
+    Parameters(query): Parameters<VerdictQuery>,
     Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
@@ -167,6 +168,10 @@ pub(super) async fn approve(
     let reason = ticket.reason().or(reason);
     let note = requests::verdict(VerdictRequest { reason }, by)?;
     let terms = asked.map(canary::terms).transpose()?;
+    if query.dry_run {
+        let held = api.try_approval(&id, terms, &ticket).await?;
+        return Ok(Json(ApproveReport { held, rollout: None, dry_run: true }).into_response());
+    }
     let report = api.approve(&id, note, terms, ticket).await?;
     let status = report.rollout.as_ref().map_or(StatusCode::OK, |_| StatusCode::ACCEPTED);
     Ok((status, Json(report)).into_response())
@@ -177,10 +182,10 @@ pub(super) async fn approve(
     post,
     path = "/v1/held/{id}/reject",
     operation_id = "reject_held",
-    params(ReasonQuery),
+    params(VerdictQuery),
     request_body = Option<VerdictRequest>,
     responses(
-        (status = 200, body = HeldChange),
+        (status = 200, body = RejectReport),
         (status = 409, description = "it is not what is held, or there is no store"),
         (status = 500),
     )
@@ -189,11 +194,15 @@ pub(super) async fn reject(
     State(api): Shared,
     Extension(ticket): Ticket,
     Id(id): Id,
-    _: Parameters<ReasonQuery>,
+    Parameters(query): Parameters<VerdictQuery>,
     Author(by): Author,
     body: Bytes,
-) -> Result<Json<HeldChange>, HttpError> {
+) -> Result<Json<RejectReport>, HttpError> {
     let mut request: VerdictRequest = optional(&body, "{\"reason\": \"...\"}, or nothing")?;
     request.reason = ticket.reason().or(request.reason);
-    Ok(Json(api.reject(id, requests::verdict(request, by)?, ticket).await?))
+    let note = requests::verdict(request, by)?;
+    if query.dry_run {
+        return Ok(Json(api.try_rejection(&id, &ticket).await?));
+    }
+    Ok(Json(api.reject(id, note, ticket).await?))
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::http::Method;
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use mapsmith_core::access::Role;
 
 use super::body::{LARGEST, LARGEST_BATCH, LARGEST_CONFIG};
 use super::handlers::{self, access};
 use super::{
-    declared, events, history, map, nodes, openapi, problems, registrations, rollback, rollout,
-    servers, stats,
+    declared, events, history, map, nodes, openapi, overrides, problems, registrations, rollback,
+    rollout, servers, stats,
 };
 use crate::api::Api;
 
@@ -39,6 +39,8 @@ pub struct Route {
     pub needs: Needs,
     /// The most bytes of its body.
     pub(super) largest_body: usize,
+    /// Whether the handler looks at `If-Match`, and at `If-None-Match` of a change.
+    pub(super) is_conditional: bool,
     pub(super) handler: fn() -> MethodRouter<Arc<Api>>,
 }
 
@@ -49,7 +51,12 @@ impl Route {
         needs: Needs,
         handler: fn() -> MethodRouter<Arc<Api>>,
     ) -> Self {
-        Self { method, path, needs, largest_body: LARGEST, handler }
+        Self { method, path, needs, largest_body: LARGEST, is_conditional: false, handler }
+    }
+
+    const fn if_unchanged(mut self) -> Self {
+        self.is_conditional = true;
+        self
     }
 
     const fn with_large_body(mut self) -> Self {
@@ -88,6 +95,7 @@ const NODE_GRANT: Needs = Needs::NodeGrant(Role::Operator);
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 const PUT: Method = Method::PUT;
+const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
 /// One of a backend.
@@ -116,37 +124,46 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/revisions/{number}/map", VIEWER, || get(history::map)),
     Route::new(GET, "/v1/learned", VIEWER, || get(handlers::learned)),
     Route::new(GET, "/v1/held", VIEWER, || get(handlers::held)),
-    Route::new(POST, "/v1/revisions/{number}/rollback", OPERATOR, || post(rollback::roll_back)),
+    Route::new(POST, "/v1/revisions/{number}/rollback", OPERATOR, || post(rollback::roll_back))
+        .if_unchanged(),
     Route::new(GET, "/v1/hold", VIEWER, || get(rollback::hold)),
-    Route::new(DELETE, "/v1/hold", OPERATOR, || delete(rollback::resume)),
+    Route::new(DELETE, "/v1/hold", OPERATOR, || delete(rollback::resume)).if_unchanged(),
     Route::new(POST, "/v1/held/approve", OPERATOR, || post(handlers::approve)),
     Route::new(POST, "/v1/held/{id}/approve", OPERATOR, || post(rollback::approve)),
     Route::new(POST, "/v1/held/{id}/reject", OPERATOR, || post(rollback::reject)),
     Route::new(GET, "/v1/rollouts", VIEWER, || get(rollout::rollouts)),
     Route::new(GET, "/v1/rollouts/{id}", VIEWER, || get(rollout::rollout)),
-    Route::new(POST, "/v1/rollouts/{id}/promote", OPERATOR, || post(rollout::promote)),
-    Route::new(POST, "/v1/rollouts/{id}/abort", OPERATOR, || post(rollout::abort)),
-    Route::new(GET, "/v1/overrides", VIEWER, || get(handlers::overrides)),
-    Route::new(GET, "/v1/overrides/{node}", VIEWER, || get(handlers::node_override)),
-    Route::new(PUT, "/v1/overrides/{node}", OPERATOR, || put(handlers::set_override)),
-    Route::new(DELETE, "/v1/overrides/{node}", OPERATOR, || delete(handlers::end_override)),
+    Route::new(POST, "/v1/rollouts/{id}/promote", OPERATOR, || post(rollout::promote))
+        .if_unchanged(),
+    Route::new(POST, "/v1/rollouts/{id}/abort", OPERATOR, || post(rollout::abort)).if_unchanged(),
+    Route::new(GET, "/v1/overrides", VIEWER, || get(overrides::overrides)),
+    Route::new(GET, "/v1/overrides/{node}", VIEWER, || get(overrides::node_override)),
+    Route::new(PUT, "/v1/overrides/{node}", OPERATOR, || put(overrides::set_override))
+        .if_unchanged(),
+    Route::new(DELETE, "/v1/overrides/{node}", OPERATOR, || delete(overrides::end_override))
+        .if_unchanged(),
     Route::new(GET, "/v1/masters/{master}", VIEWER, || get(handlers::master)),
-    Route::new(POST, "/v1/masters/{master}/drain", OPERATOR, || post(handlers::drain)),
-    Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(handlers::undrain)),
+    Route::new(POST, "/v1/masters/{master}/drain", OPERATOR, || post(overrides::drain)),
+    Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(overrides::undrain)),
     Route::new(GET, "/v1/backends", VIEWER, || get(servers::backends)),
     Route::new(GET, "/v1/backends/{backend}", VIEWER, || get(servers::backend)),
-    Route::new(PUT, "/v1/backends/{backend}", ADMIN, || put(declared::put_backend)),
-    Route::new(DELETE, "/v1/backends/{backend}", ADMIN, || delete(declared::delete_backend)),
+    Route::new(PUT, "/v1/backends/{backend}", ADMIN, || put(declared::put_backend)).if_unchanged(),
+    Route::new(PATCH, "/v1/backends/{backend}", ADMIN, || patch(declared::patch_backend))
+        .if_unchanged(),
+    Route::new(DELETE, "/v1/backends/{backend}", ADMIN, || delete(declared::delete_backend))
+        .if_unchanged(),
     Route::new(PUT, SERVER, OPERATOR, || put(servers::set)),
     Route::new(DELETE, SERVER, OPERATOR, || delete(servers::reset)),
     Route::new(GET, "/v1/frontends", VIEWER, || get(declared::frontends)),
     Route::new(GET, FRONTEND, VIEWER, || get(declared::frontend)),
-    Route::new(PUT, FRONTEND, ADMIN, || put(declared::put_frontend)),
-    Route::new(DELETE, FRONTEND, ADMIN, || delete(declared::delete_frontend)),
+    Route::new(PUT, FRONTEND, ADMIN, || put(declared::put_frontend)).if_unchanged(),
+    Route::new(PATCH, FRONTEND, ADMIN, || patch(declared::patch_frontend)).if_unchanged(),
+    Route::new(DELETE, FRONTEND, ADMIN, || delete(declared::delete_frontend)).if_unchanged(),
     Route::new(GET, "/v1/frontends/{frontend}/rules", VIEWER, || get(declared::rules)),
-    Route::new(PUT, "/v1/frontends/{frontend}/rules", ADMIN, || put(declared::put_rules)),
+    Route::new(PUT, "/v1/frontends/{frontend}/rules", ADMIN, || put(declared::put_rules))
+        .if_unchanged(),
     Route::new(GET, "/v1/config", VIEWER, || get(declared::config)),
-    Route::new(PUT, "/v1/config", ADMIN, || put(declared::put_config)).with_config(),
+    Route::new(PUT, "/v1/config", ADMIN, || put(declared::put_config)).with_config().if_unchanged(),
     // What is checked is code, too.
     Route::new(POST, "/v1/config/check", ADMIN, || post(declared::check_config)).with_config(),
     Route::new(GET, "/v1/haproxy/config", VIEWER, || get(declared::haproxy_config)),

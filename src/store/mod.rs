@@ -55,6 +55,9 @@ pub trait Store: Send + Sync + 'static {
         change: OverrideChange,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Option<Overrides>, StoreError>;
+
+    /// All overrides as they would be after a change; none where there is nothing to end.
+    async fn try_change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError>;
 }
 
 /// Where the owners of nodes outlive a restart.

@@ -33,6 +33,14 @@ pub struct OverrideTurn {
 }
 
 impl OverrideTurn {
+    /// All overrides as they would be after a change; none where there would be nothing to end.
+    ///
+    /// # Errors
+    /// The store can't be asked.
+    pub async fn attempt(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
+        self.service.store.try_change(change).await
+    }
+
     /// Makes a change: in the store, then in force. All overrides after it; none where there was
     /// nothing to end.
     /// What the store does not take is not in force.
@@ -310,6 +318,10 @@ mod tests {
             }
             *kept = after.clone();
             Ok(Some(after))
+        }
+
+        async fn try_change(&self, _: OverrideChange) -> Result<Option<Overrides>, StoreError> {
+            Ok(Some(self.kept.lock().unwrap().clone()))
         }
     }
 

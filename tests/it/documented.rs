@@ -20,8 +20,40 @@ const MANY: usize = 60;
 
 /// What needs another site than this one: several HAProxys, or one that Mapsmith runs.
 /// tests/it/control/rollout.rs and tests/it/managed/declared.rs ask those.
-const ELSEWHERE: [&str; 6] =
-    ["canary", "/rollouts", "/frontends", "/config", "$tag", "\"servers\": "];
+const ELSEWHERE: [&str; 7] =
+    ["canary", "/rollouts", "/frontends", "/config", "PATCH", "$tag", "\"servers\": "];
+
+/// The API's document.
+pub(crate) fn document() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md");
+    fs::read_to_string(path).expect("the document")
+}
+
+/// The blocks of commands below a heading of the document.
+pub(crate) fn blocks<'a>(document: &'a str, heading: &str) -> Vec<&'a str> {
+    let (_, below) = document.split_once(heading).expect("the heading");
+    let below = below.split("\n##").next().unwrap_or_default();
+    let blocks = below.split("\n```sh\n").skip(1);
+    blocks.filter_map(|block| block.split("\n```").next()).collect()
+}
+
+/// Runs what is written for a shell, and ends at what fails; `log` is shown then.
+pub(crate) fn run(script: &str, folder: &Path, log: impl Fn() -> String) {
+    let here = script.replace("curl -s", CURL);
+    let output = Command::new("bash").args(["-ec", &here]).current_dir(folder).output();
+    let output = output.expect("bash runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{here}\n{}{}\n{}",
+        text(&output.stdout),
+        text(&output.stderr),
+        log()
+    );
+}
+
+/// It says why it fails.
+const CURL: &str = "curl --silent --show-error --fail-with-body --max-time 60 ";
 
 /// The commands of a document, each in one line.
 fn commands(document: &str) -> Vec<String> {
@@ -67,7 +99,6 @@ impl Scene {
         let revision = self.mapsmith.get("/v1/status").1["revision"].as_u64().expect("a number");
         let mut here = command
             .replace("curl -sN", "curl -s --no-buffer")
-            .replace("curl -s", "curl --silent --show-error --fail-with-body --max-time 60 ")
             .replace("127.0.0.1:7070", &self.mapsmith.address().to_string())
             .replace("\"412\"", &format!("\"{revision:x}\""))
             .replace("1041", &(revision - 1).to_string())
@@ -81,7 +112,7 @@ impl Scene {
             .replace("/backends/web", &format!("/backends/{BACKEND}"));
         if here.contains("--no-buffer") {
             // It has no end.
-            here = here.replace("--max-time 60", "--max-time 1") + "; test $? = 28";
+            here = here.replace("--no-buffer", "--no-buffer --max-time 1") + " || test $? = 28";
         }
         let place = "5f0c1d2e3a4b5c6d";
         if here.contains(place) { here.replace(place, &self.held()) } else { here }
@@ -90,8 +121,7 @@ impl Scene {
 
 #[test]
 fn each_command_of_the_api_document_does_what_it_says() {
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md");
-    let commands = commands(&fs::read_to_string(document).expect("the document"));
+    let commands = commands(&document());
     assert!(commands.len() > 20, "{commands:?}");
 
     let plan = Gateway::plan(newest()).entry("node1", BACKEND);
@@ -109,16 +139,6 @@ fn each_command_of_the_api_document_does_what_it_says() {
 
     for command in commands {
         let here = scene.here(&command);
-        let mut shell = Command::new("bash");
-        let output = shell.args(["-c", &here]).current_dir(scene.folder.path()).output();
-        let output = output.expect("bash runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(
-            output.status.success(),
-            "{command}\nhere: {here}\n{}{}\n{}",
-            text(&output.stdout),
-            text(&output.stderr),
-            scene.mapsmith.log()
-        );
+        run(&here, scene.folder.path(), || scene.mapsmith.log());
     }
 }

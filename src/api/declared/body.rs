@@ -17,12 +17,24 @@ pub fn object_of(
     name: Option<&str>,
     mut body: Spec,
 ) -> Result<(ObjectKey, Spec, Option<String>), requests::Invalid> {
+    // As in the settings file, a key without a value is not there.
+    body.retain(|_, value| !value.is_null());
+    patch_of(kind, name, body)
+}
+
+/// The same of some keys, of which those without a value are to end.
+///
+/// # Errors
+/// Its name or owner can't be one.
+pub fn patch_of(
+    kind: ObjectKind,
+    name: Option<&str>,
+    mut body: Spec,
+) -> Result<(ObjectKey, Spec, Option<String>), requests::Invalid> {
     let what = kind.section();
     let invalid = requests::Invalid;
     // What an answer has beside the keys.
     body.remove("status");
-    // As in the settings file, a key without a value is not there.
-    body.retain(|_, value| !value.is_null());
     let given = match body.remove("name") {
         None => None,
         Some(Value::String(name)) => Some(name),

@@ -114,6 +114,7 @@ impl Api {
         before: &Objects,
     ) -> Result<(), Error> {
         let (ConfigRequest::Put { key, .. }
+        | ConfigRequest::Merge { key, .. }
         | ConfigRequest::Rules { frontend: key, .. }
         | ConfigRequest::Delete { key }) = request
         else {
@@ -155,6 +156,14 @@ impl Api {
                 let created = before.get(&key).is_none();
                 let edits = Edits::put(before, key, &spec, owner, author).map_err(refused)?;
                 Ok((edits, created))
+            }
+            ConfigRequest::Merge { key, patch, owner } => {
+                self.is_not_of_settings(&key)?;
+                if before.get(&key).is_none() {
+                    return Err(Error::NoObject(key));
+                }
+                let edits = Edits::merge(before, key, patch, owner, author).map_err(refused)?;
+                Ok((edits, false))
             }
             ConfigRequest::Rules { frontend, rules } => {
                 self.is_not_of_settings(&frontend)?;

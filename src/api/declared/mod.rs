@@ -23,7 +23,7 @@ use crate::settings::{Declared, Settings, SettingsFile};
 mod body;
 mod change;
 
-pub use body::{document_of, object_of};
+pub use body::{document_of, object_of, patch_of};
 
 /// What is declared, as the API sees it.
 pub struct Declarations {
@@ -49,10 +49,28 @@ pub struct ConfigOrder {
 /// What is asked for.
 #[derive(Debug)]
 pub enum ConfigRequest {
-    Put { key: ObjectKey, spec: Spec, owner: Option<String> },
-    Rules { frontend: ObjectKey, rules: Vec<Value> },
-    Delete { key: ObjectKey },
-    Document { document: Document, prune: bool },
+    Put {
+        key: ObjectKey,
+        spec: Spec,
+        owner: Option<String>,
+    },
+    /// Some keys of what is declared already (RFC 7396).
+    Merge {
+        key: ObjectKey,
+        patch: Spec,
+        owner: Option<String>,
+    },
+    Rules {
+        frontend: ObjectKey,
+        rules: Vec<Value>,
+    },
+    Delete {
+        key: ObjectKey,
+    },
+    Document {
+        document: Document,
+        prune: bool,
+    },
 }
 
 /// An answer to a change.

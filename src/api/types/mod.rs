@@ -52,10 +52,12 @@ pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
 pub use registrations::{RegisterNode, RegisterRequest, RegistrationReport};
-pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
+pub use reload::{
+    DryRunReport, ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource,
+};
 pub use rollout::{
-    ApproveHeldRequest, ApproveReport, CanaryRequest, RolloutChangeReport, RolloutInstance,
-    RolloutReport, RolloutRequest, RolloutsReport,
+    ApproveHeldRequest, ApproveReport, CanaryRequest, RejectReport, RolloutChangeReport,
+    RolloutInstance, RolloutReport, RolloutRequest, RolloutsReport,
 };
 pub use servers::{
     BackendReport, BackendSummary, BackendsReport, ServerChangeReport, ServerInstance,

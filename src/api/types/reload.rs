@@ -1,10 +1,13 @@
 //! How a reload or a change of the overrides went.
 
 use mapsmith_core::HeldChange;
-use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::history::Shift;
+use mapsmith_core::revision::{ChangeCounts, RevisionSummary};
 use mapsmith_core::status::{ApplyReport, InstanceState, PollReport, ServersState, StepTiming};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::MasterShare;
 
 /// How a reload, or a change of the overrides, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -50,6 +53,24 @@ pub struct ReloadReport {
     pub instances: Vec<ReloadInstance>,
     /// All in all, in milliseconds.
     pub milliseconds: f64,
+}
+
+/// What a change of the map would come to: the answer to `dry_run=true`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DryRunReport {
+    /// Always true.
+    pub dry_run: bool,
+    /// Always false: nothing is changed.
+    pub stored: bool,
+    /// One sentence for a person.
+    pub message: String,
+    /// The revision in force.
+    pub revision: u64,
+    pub counts: ChangeCounts,
+    /// How many nodes would go from which master to which one, the most first.
+    pub shift: Vec<Shift>,
+    /// Each master's part before and after, sorted by master.
+    pub masters: Vec<MasterShare>,
 }
 
 /// A source in a [`ReloadReport`].

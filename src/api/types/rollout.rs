@@ -48,6 +48,19 @@ pub struct ApproveReport {
     /// The canary that it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutReport>,
+    /// It was only tried: nothing is changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// What a rejection came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RejectReport {
+    #[serde(flatten)]
+    pub held: HeldChange,
+    /// It was only tried: nothing is changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// `POST /v1/rollouts/{id}/promote` and `POST /v1/rollouts/{id}/abort`: the body, which may be left

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::compose::Said;
 use super::{MapDecider, between, id_of};
-use crate::engine::{HoldOrderError, RollbackPreview};
+use crate::engine::{HoldOrderError, MapPreview};
 use crate::store::{AuditTicket, HoldStore, StoreError, StoredRollout};
 use crate::telemetry::{HOLD_END, HOLD_LASTING, HOLD_OVER};
 
@@ -246,7 +246,7 @@ impl MapDecider {
         rollback: Rollback,
         base: &Arc<EntryMap>,
         expected: u64,
-    ) -> Result<RollbackPreview, HoldOrderError> {
+    ) -> Result<MapPreview, HoldOrderError> {
         let before = self.expected(Some(expected))?;
         self.check_no_canary()?;
         let possible = self.hold.state.rolled_back(rollback, String::new(), Timestamp::now());
@@ -255,7 +255,7 @@ impl MapDecider {
         gone.forget(base);
         let (overridden, dangling) = self.with_overrides(base, &gone, &self.overrides);
         let left = dangling.leave_out(&overridden.entries, self.actions);
-        Ok(RollbackPreview { before, after: left.map_or(overridden.entries, Arc::new) })
+        Ok(MapPreview { before, after: left.map_or(overridden.entries, Arc::new) })
     }
 
     /// Follows the sources again from the next decision on.

@@ -55,6 +55,7 @@ mod owners;
 mod record;
 mod rollout;
 mod screens;
+mod trial;
 
 use compose::Said;
 use file::MapFileAccess;

@@ -9,8 +9,8 @@ use mapsmith_core::desired::rollout::choose;
 
 use super::Engine;
 use crate::engine::{
-    Approval, HoldOrderError, Order, OwnOrder, RejectOrder, ResumeOrder, RollbackOrder,
-    RollbackPreview, RolledBack, RolloutOrder,
+    Approval, HoldOrderError, MapPreview, MapTrial, Order, OwnOrder, RejectOrder, ResumeOrder,
+    RollbackOrder, RolledBack, RolloutOrder, TriedOrder, VerdictTrial,
 };
 
 impl Engine {
@@ -22,6 +22,8 @@ impl Engine {
             Order::Resume(order) => self.resume(order).await,
             Order::Reject(order) => self.reject(order).await,
             Order::Rollout(order) => self.roll_out(order).await,
+            Order::TryMap(trial) => self.try_map(trial),
+            Order::TryVerdict(trial) => self.try_verdict(trial),
         }
     }
 
@@ -43,7 +45,7 @@ impl Engine {
         let (outcome, after) = (self.map.outcome_of_rollback(), self.map.entries_ordered());
         for (before, answer) in self.rolled_back.drain(..) {
             let after = after.clone().unwrap_or_default();
-            let maps = RollbackPreview { before, after };
+            let maps = MapPreview { before, after };
             let not_in_force = outcome.clone().err();
             let _ = answer.send(Ok(RolledBack { maps, generation, not_in_force }));
         }
@@ -84,14 +86,29 @@ impl Engine {
                 self.lists_are_due = true;
                 self.approved_of_lists.push((held, answer));
             }
-            Err(of_lists) => {
-                let error = if of_map == ApprovalError::NothingHeld { of_lists } else { of_map };
-                let _ = answer.send(Err(match error {
-                    ApprovalError::OnHold(error) => HoldOrderError::Refused(error),
-                    error => HoldOrderError::NotHeld(error),
-                }));
-            }
+            Err(of_lists) => drop(answer.send(Err(refusal(of_map, of_lists)))),
         }
+    }
+
+    fn try_map(&self, MapTrial { tried, answer }: MapTrial) {
+        let preview = match tried {
+            TriedOrder::Overrides(over) => self.map.preview_overrides(&over),
+            TriedOrder::Resume { expected } => self.map.preview_resume(expected),
+        };
+        let _ = answer.send(preview);
+    }
+
+    fn try_verdict(&self, VerdictTrial { id, canary, answer }: VerdictTrial) {
+        let views = canary.as_ref().map(|_| self.inputs.instances.now());
+        let tried = self.map.try_verdict(&id, canary.as_ref().zip(views.as_deref()));
+        let tried = match tried {
+            Err(HoldOrderError::NotHeld(of_map)) => match self.servers.held(&id) {
+                Ok(held) => Ok(held),
+                Err(of_lists) => Err(refusal(of_map, of_lists)),
+            },
+            tried => tried,
+        };
+        let _ = answer.send(tried);
     }
 
     fn own(&mut self, OwnOrder { node, master, answer }: OwnOrder) {
@@ -184,5 +201,13 @@ impl Engine {
             self.map_is_due = true;
         }
         let _ = answer.send(rejected);
+    }
+}
+
+/// Why nothing that is held can be approved.
+fn refusal(of_map: ApprovalError, of_lists: ApprovalError) -> HoldOrderError {
+    match if of_map == ApprovalError::NothingHeld { of_lists } else { of_map } {
+        ApprovalError::OnHold(error) => HoldOrderError::Refused(error),
+        error => HoldOrderError::NotHeld(error),
     }
 }

@@ -256,6 +256,22 @@ impl ServerDecider {
         self.backends.iter().filter_map(|backend| backend.next_step()).min()
     }
 
+    /// A change that is held.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub fn held(&self, id: &str) -> Result<HeldChange, ApprovalError> {
+        let held = || self.backends.iter().filter_map(|backend| backend.held());
+        if let Some(held) = held().find(|held| held.id == id) {
+            return Ok(held.clone());
+        }
+        let others: Vec<_> = held().map(|held| held.id.as_str()).collect();
+        match others.is_empty() {
+            true => Err(ApprovalError::NothingHeld),
+            false => Err(ApprovalError::Another { asked: id.to_owned(), held: others.join(", ") }),
+        }
+    }
+
     /// Lets one held change through at the next decision.
     ///
     /// # Errors

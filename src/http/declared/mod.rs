@@ -17,7 +17,9 @@ use super::etag::{EntityTag, number_condition};
 use super::handlers::json;
 use super::request::{Author, BackendName, DryRunQuery, NoQuery, Parameters};
 use super::serve::{Begun, Outliving};
-use crate::api::declared::{ConfigAnswer, ConfigOrder, ConfigRequest, document_of, object_of};
+use crate::api::declared::{
+    ConfigAnswer, ConfigOrder, ConfigRequest, document_of, object_of, patch_of,
+};
 use crate::api::types::{
     ConfigBody, ConfigChangeReport, ConfigReport, ObjectReport, ObjectsReport, ReloadOutcome,
     RulesBody,
@@ -125,6 +127,72 @@ pub(in crate::http) async fn put_frontend(
         object_of(ObjectKind::Frontend, Some(&name), json::<Spec>(&body, FRONTEND)?)?;
     let request = ConfigRequest::Put { key, spec, owner };
     declare(state, asker, query, request).await
+}
+
+/// Changes some keys of a frontend: those that the body has, and `null` ends one (RFC 7396).
+#[utoipa::path(
+    patch,
+    path = "/v1/frontends/{frontend}",
+    params(DeclareQuery),
+    request_body(
+        content(
+            (inline(Object) = "application/merge-patch+json"),
+            (inline(Object) = "application/json"),
+        ),
+    ),
+    responses(
+        (status = 200, body = ConfigChangeReport, headers(("ETag" = String))),
+        (status = 202, body = ConfigChangeReport, description = "accepted: in force later"),
+        (status = 404),
+        (status = 409, description = "the settings file's, or HAProxy is somebody else's"),
+        (status = 412),
+        (status = 422, description = "it has no sense, or HAProxy refuses it: nothing is stored"),
+        (status = 500),
+    )
+)]
+pub(in crate::http) async fn patch_frontend(
+    state: Shared,
+    asker: Asker,
+    FrontendName(name): FrontendName,
+    query: Parameters<DeclareQuery>,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let (key, patch, owner) =
+        patch_of(ObjectKind::Frontend, Some(&name), json::<Spec>(&body, FRONTEND)?)?;
+    declare(state, asker, query, ConfigRequest::Merge { key, patch, owner }).await
+}
+
+/// Changes some keys of a backend, likewise.
+#[utoipa::path(
+    patch,
+    path = "/v1/backends/{backend}",
+    params(DeclareQuery),
+    request_body(
+        content(
+            (inline(Object) = "application/merge-patch+json"),
+            (inline(Object) = "application/json"),
+        ),
+    ),
+    responses(
+        (status = 200, body = ConfigChangeReport, headers(("ETag" = String))),
+        (status = 202, body = ConfigChangeReport, description = "accepted: in force later"),
+        (status = 404),
+        (status = 409, description = "the settings file's, or HAProxy is somebody else's"),
+        (status = 412),
+        (status = 422, description = "it has no sense, or HAProxy refuses it: nothing is stored"),
+        (status = 500),
+    )
+)]
+pub(in crate::http) async fn patch_backend(
+    state: Shared,
+    asker: Asker,
+    BackendName(name): BackendName,
+    query: Parameters<DeclareQuery>,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let (key, patch, owner) =
+        patch_of(ObjectKind::Backend, Some(&name), json::<Spec>(&body, BACKEND)?)?;
+    declare(state, asker, query, ConfigRequest::Merge { key, patch, owner }).await
 }
 
 /// Declares a backend, or another one in its place.

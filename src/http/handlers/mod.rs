@@ -5,26 +5,23 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use mapsmith_core::certificate::CertificateStatus;
-use mapsmith_core::{HeldChange, Note, OverrideChange};
+use mapsmith_core::{HeldChange, Note};
 use serde::de::DeserializeOwned;
 
 use super::body::LARGEST;
 use super::error::{HttpError, status_of};
-use super::etag::{EntityTag, precondition};
 use super::request::{
-    Author, ChangeQuery, Id, Master, NoQuery, Node, OrderQuery, OverrideEndQuery, Parameters,
-    ReasonQuery, UndrainQuery,
+    Author, ChangeQuery, Id, Master, NoQuery, Node, OrderQuery, Parameters, ReasonQuery,
+    VerdictQuery,
 };
 use crate::api::types::{
-    ApproveRequest, AttentionReport, DrainRequest, ExplainReport, LearnedReport, MasterReport,
-    NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest, Readiness,
-    ReloadReport, StatusReport,
+    ApproveReport, ApproveRequest, AttentionReport, ExplainReport, LearnedReport, MasterReport,
+    OwnRequest, Readiness, ReloadReport, StatusReport,
 };
-use crate::api::{Api, Precondition, requests};
+use crate::api::{Api, requests};
 use crate::store::AuditTicket;
 
 pub(in crate::http) mod access;
@@ -92,7 +89,7 @@ pub(in crate::http) async fn reload(
     answer(api.reload(requests::wait(query.wait.as_deref())?, &ticket).await)
 }
 
-fn answer(report: ReloadReport) -> Result<Response, HttpError> {
+pub(in crate::http) fn answer(report: ReloadReport) -> Result<Response, HttpError> {
     let status = status_of(report.outcome);
     if status.is_success() {
         Ok((status, Json(report)).into_response())
@@ -145,147 +142,28 @@ pub(in crate::http) async fn held(
 #[utoipa::path(
     post,
     path = "/v1/held/approve",
-    params(ReasonQuery),
+    params(VerdictQuery),
     request_body = ApproveRequest,
     responses(
-        (status = 200, body = HeldChange),
+        (status = 200, body = ApproveReport),
         (status = 409, description = "it is not what is held"),
     )
 )]
 pub(in crate::http) async fn approve(
     State(api): Shared,
     Extension(ticket): Ticket,
-    _: Parameters<ReasonQuery>,
+    Parameters(query): Parameters<VerdictQuery>,
     Author(by): Author,
     body: Bytes,
-) -> Result<Json<HeldChange>, HttpError> {
+) -> Result<Json<ApproveReport>, HttpError> {
     let help = "{\"id\": \"...\"} with the id of the held change";
     let request: ApproveRequest = json(&body, help)?;
     let note = Note { reason: ticket.reason(), by };
-    Ok(Json(api.approve(&request.id, note, None, ticket).await?.held))
-}
-
-/// The overrides in force.
-#[utoipa::path(
-    get,
-    path = "/v1/overrides",
-    responses(
-        (status = 200, body = OverridesReport, headers(("ETag" = String))),
-        (status = 304),
-        (status = 409),
-    )
-)]
-pub(in crate::http) async fn overrides(
-    State(api): Shared,
-    headers: HeaderMap,
-    _: Parameters<NoQuery>,
-) -> Result<Response, HttpError> {
-    let overrides = api.overrides()?;
-    let report = || OverridesReport {
-        number: overrides.number(),
-        pins: overrides.pins().cloned().collect(),
-        blocked: overrides.blocked().cloned().collect(),
-        drained: overrides.drained().cloned().collect(),
-        servers: overrides.servers().cloned().collect(),
-    };
-    Ok(EntityTag::of_resource(&report())?.answer(&headers, || Json(report())))
-}
-
-/// A node's override.
-#[utoipa::path(
-    get,
-    path = "/v1/overrides/{node}",
-    responses(
-        (status = 200, body = NodeOverride, headers(("ETag" = String))),
-        (status = 304),
-        (status = 404),
-        (status = 409),
-    )
-)]
-pub(in crate::http) async fn node_override(
-    State(api): Shared,
-    headers: HeaderMap,
-    Node(node): Node,
-    _: Parameters<NoQuery>,
-) -> Result<Response, HttpError> {
-    let found = api.node_override(&node)?;
-    Ok(EntityTag::of_resource(&found)?.answer(&headers, || Json(found)))
-}
-
-/// Pins a node, or keeps it out of the map.
-#[utoipa::path(
-    put,
-    path = "/v1/overrides/{node}",
-    params(
-        OrderQuery,
-        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none"),
-    ),
-    request_body = OverrideRequest,
-    responses(
-        (status = 200, body = ReloadReport, description = "every instance is in sync"),
-        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
-        (status = 409, description = "the master is unknown, or there is no store"),
-        (status = 412),
-        (status = 500),
-    )
-)]
-pub(in crate::http) async fn set_override(
-    State(api): Shared,
-    Extension(ticket): Ticket,
-    headers: HeaderMap,
-    Node(node): Node,
-    Parameters(query): Parameters<OrderQuery>,
-    Author(by): Author,
-    body: Bytes,
-) -> Result<Response, HttpError> {
-    let wait = requests::wait(query.wait.as_deref())?;
-    let help = "{\"master\": \"...\"}, or {\"absent\": true} for no entry in the map, with \
-        \"for\": \"2h\" for an override that ends by itself";
-    let mut request: OverrideRequest = json(&body, help)?;
-    request.reason = ticket.reason().or(request.reason);
-    let change = requests::node_override(node, request, by, Timestamp::now())?;
-    let condition = precondition(&headers);
-    answer(api.change_override(change, query.force, wait, ticket, condition).await?)
-}
-
-/// Ends a node's override.
-#[utoipa::path(
-    delete,
-    path = "/v1/overrides/{node}",
-    params(
-        OverrideEndQuery,
-        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
-    ),
-    responses(
-        (status = 200, body = ReloadReport, description = "every instance is in sync"),
-        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
-        (status = 409, description = "there is no store"),
-        (status = 412),
-        (status = 500),
-        (status = 404),
-    )
-)]
-pub(in crate::http) async fn end_override(
-    State(api): Shared,
-    Extension(ticket): Ticket,
-    headers: HeaderMap,
-    Node(node): Node,
-    Parameters(query): Parameters<OverrideEndQuery>,
-    Author(by): Author,
-) -> Result<Response, HttpError> {
-    let wait = requests::wait(query.wait.as_deref())?;
-    let kind = match query.kind {
-        Some(kind) => kind,
-        None => api.override_kind(&node)?,
-    };
-    let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
-    let change = match kind {
-        OverrideKind::Pin => OverrideChange::Unpin { node, now, note },
-        OverrideKind::Absent => OverrideChange::Unblock { node, now, note },
-    };
-    let condition = precondition(&headers);
-    answer(api.change_override(change, false, wait, ticket, condition).await?)
+    if query.dry_run {
+        let held = api.try_approval(&request.id, None, &ticket).await?;
+        return Ok(Json(ApproveReport { held, rollout: None, dry_run: true }));
+    }
+    Ok(Json(api.approve(&request.id, note, None, ticket).await?))
 }
 
 /// What goes to a master, and whether it can be stopped.
@@ -300,64 +178,6 @@ pub(in crate::http) async fn master(
     _: Parameters<NoQuery>,
 ) -> Result<Json<MasterReport>, HttpError> {
     Ok(Json(api.master(&master).await?))
-}
-
-/// Drains a master: its nodes go to another one, or are spread.
-#[utoipa::path(
-    post,
-    path = "/v1/masters/{master}/drain",
-    params(OrderQuery),
-    request_body = Option<DrainRequest>,
-    responses(
-        (status = 200, body = ReloadReport, description = "every instance is in sync"),
-        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
-        (
-            status = 409,
-            description = "a master is unknown, the drain would move nothing, or there is no store",
-        ),
-        (status = 500),
-    )
-)]
-pub(in crate::http) async fn drain(
-    State(api): Shared,
-    Extension(ticket): Ticket,
-    Master(master): Master,
-    Parameters(query): Parameters<OrderQuery>,
-    Author(by): Author,
-    body: Bytes,
-) -> Result<Response, HttpError> {
-    let wait = requests::wait(query.wait.as_deref())?;
-    let help = "{\"to\": \"...\"} with the master that gets the nodes, or nothing to spread them";
-    let mut request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
-    request.reason = ticket.reason().or(request.reason);
-    let change = requests::drain(master, request, by, Timestamp::now())?;
-    answer(api.change_override(change, query.force, wait, ticket, Precondition::default()).await?)
-}
-
-/// Ends a drain.
-#[utoipa::path(
-    delete,
-    path = "/v1/masters/{master}/drain",
-    params(UndrainQuery),
-    responses(
-        (status = 200, body = ReloadReport, description = "every instance is in sync"),
-        (status = 202, body = ReloadReport, description = "accepted: in sync later"),
-        (status = 409, description = "there is no store"),
-        (status = 500),
-        (status = 404),
-    )
-)]
-pub(in crate::http) async fn undrain(
-    State(api): Shared,
-    Extension(ticket): Ticket,
-    Master(master): Master,
-    Parameters(query): Parameters<UndrainQuery>,
-    Author(by): Author,
-) -> Result<Response, HttpError> {
-    let wait = requests::wait(query.wait.as_deref())?;
-    let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
-    let change = OverrideChange::Undrain { master, stay: query.stay, now, note };
-    answer(api.change_override(change, false, wait, ticket, Precondition::default()).await?)
 }
 
 /// Says whose a node is.

@@ -37,6 +37,10 @@ section! {
         /// this token or another one (`mapsmith token create`). The file is read again when it
         /// changes; while it can't be read, the token of before stays good.
         pub token_file: Option<PathBuf>,
+        /// Whether a change of what has an `ETag` must say with `If-Match` what it changes, or with
+        /// `If-None-Match: *` that it is new. Rollbacks, rollouts and `PUT /v1/config` must anyway.
+        #[unset("false")]
+        pub require_if_match: bool,
         /// TLS: see [`api.tls`](#apitls).
         #[unset(says "plain HTTP/1.1")]
         pub tls: Option<ApiTls>,
@@ -50,7 +54,14 @@ section! {
 impl Default for Api {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 7070));
-        Self { listen, external_url: None, token_file: None, tls: None, clients: Vec::new() }
+        Self {
+            listen,
+            external_url: None,
+            token_file: None,
+            require_if_match: false,
+            tls: None,
+            clients: Vec::new(),
+        }
     }
 }
 

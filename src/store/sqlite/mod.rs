@@ -351,6 +351,10 @@ impl Store for SqliteStore {
         self.kept_events.send_replace(());
         Ok(after)
     }
+
+    async fn try_change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
+        self.with(move |connection| overrides::attempt(connection, &change)).await
+    }
 }
 
 #[async_trait]

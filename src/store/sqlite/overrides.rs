@@ -90,6 +90,21 @@ pub(super) fn write(
     Ok(Some(after))
 }
 
+/// What a change would lead to; it is taken back.
+pub(super) fn attempt(
+    connection: &mut Connection,
+    change: &OverrideChange,
+) -> Result<Option<Overrides>, StoreErrorKind> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    remember_end(&transaction, change)?;
+    let after = match make(&transaction, change)? {
+        0 => None,
+        _ => Some(rows(&transaction)?),
+    };
+    transaction.rollback()?;
+    Ok(after)
+}
+
 /// Pins and blocks that end by themselves are changes, too.
 fn audit_expired(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), StoreErrorKind> {
     const OVER: &str = "SELECT node FROM pins WHERE until <= ?1 \

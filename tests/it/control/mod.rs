@@ -2,6 +2,7 @@
 
 mod attention;
 mod blocked;
+mod conditions;
 mod events;
 mod history;
 mod map;

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::documented;
 use crate::support::haproxy::Gateway;
 use crate::support::http::Response;
 use crate::support::mapsmith::Mapsmith;
@@ -234,4 +235,44 @@ fn a_promotion_waits_for_no_instance_and_an_abort_takes_back_what_is_in_force() 
     }
     let again = edges.mapsmith.wait_for("it is held again", BOUND, held);
     assert_eq!(again, held_id);
+}
+
+#[test]
+fn each_command_of_the_documents_rollouts_does_what_it_says() {
+    let edges = Edges::start(&nodes(30, "m1"), &nodes(31, "m1"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let document = documented::document();
+    let [block] = documented::blocks(&document, "### Rollouts")[..] else {
+        panic!("the section has one block of commands");
+    };
+    let whole = block.replace("\\\n", "");
+    let [begin, approve, look, promote, abort, list] = whole.lines().collect::<Vec<_>>()[..] else {
+        panic!("there are six commands: {whole}");
+    };
+    let run = |command: &str| {
+        let revision = edges.get("/v1/status")["revision"].as_u64().expect("a number");
+        let rollout = edges.rollout();
+        let held = edges.get("/v1/held")[0]["id"].clone();
+        let version = rollout["version"].as_u64().unwrap_or_default();
+        let here = command
+            .replace("127.0.0.1:7070", &edges.mapsmith.address().to_string())
+            .replace("/1038/", "/1/")
+            .replace("\"412\"", &format!("\"{revision:x}\""))
+            .replace("r1043", rollout["id"].as_str().unwrap_or_default())
+            .replace("\"3\"", &format!("\"{version:x}\""))
+            .replace("5f0c1d2e3a4b5c6d", held.as_str().unwrap_or_default());
+        documented::run(&here, folder.path(), || edges.mapsmith.log());
+    };
+    run(begin);
+    edges.comes_to("baking");
+    run(look);
+    run(promote);
+    edges.comes_to("in_force");
+    assert_eq!(printed(&edges.mapsmith.cli(&["resume"])).0, 0, "{}", edges.mapsmith.log());
+    edges.says(&nodes(10, "m1"));
+    run(approve);
+    edges.comes_to("baking");
+    run(abort);
+    edges.comes_to("aborted");
+    run(list);
 }

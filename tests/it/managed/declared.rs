@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::{Ground, Managed, PATIENCE};
+use crate::documented;
 use crate::support::haproxy::Binary;
 use crate::support::http::{self, Response};
 use crate::support::mapsmith::Mapsmith;
@@ -285,6 +286,53 @@ fn a_whole_configuration_is_applied_pruned_and_never_over_what_nobody_has_seen()
     assert_eq!(scene.ask("DELETE", "/v1/frontends/web", &Value::Null).0, 404);
     assert_eq!(scene.ask("DELETE", "/v1/backends/app?wait=30s", &Value::Null).0, 204);
     assert_eq!(scene.names(), ["frontends/origin"]);
+}
+
+#[test]
+fn each_command_of_the_documents_configuration_does_what_it_says() {
+    let scene = Scene::start(newest(), "");
+    let (managed, folder) = (&scene.managed, tempfile::tempdir().expect("a folder"));
+    let document = documented::document();
+    let blocks = documented::blocks(&document, "### Configuration");
+    assert_eq!(blocks.len(), 2, "{blocks:?}");
+    for block in blocks {
+        let here = block
+            .replace("127.0.0.1:7070", &managed.mapsmith.address().to_string())
+            .replace("\":8080\"", &format!("\"{}\"", managed.ground.web));
+        documented::run(&here, folder.path(), || managed.mapsmith.log());
+    }
+    assert_eq!(scene.names(), ["frontends/web", "backends/app"]);
+}
+
+#[test]
+fn some_keys_of_what_is_declared_are_changed_and_the_others_stay() {
+    let scene = Scene::start(newest(), "");
+    scene.declare("one");
+    let patch = |path: &str, headers: &[(&str, &str)], body: Value| {
+        let path = format!("/v1/{path}?wait=30s");
+        let response = scene.ask_with("PATCH", &path, headers, &body.to_string());
+        let body: Value = serde_json::from_str(&response.body).unwrap_or_default();
+        (response.status, body)
+    };
+    let merge = [("Content-Type", "application/merge-patch+json")];
+    let check = json!({"check": {"uri": "/", "interval": "5s"}, "retries": 2});
+    let (status, changed) = patch("backends/app", &merge, check);
+    assert_eq!((status, &changed["outcome"]), (200, &json!("in_sync")), "{changed:#}");
+    let (status, changed) =
+        patch("backends/app", &[], json!({"check": {"interval": "6s"}, "retries": null}));
+    assert_eq!(status, 200, "{changed:#}");
+    let app = scene.get("/v1/backends/app")["config"].clone();
+    assert_eq!(app["check"], json!({"uri": "/", "interval": "6s"}), "{app:#}");
+    assert_eq!((&app["retries"], &app["servers"][0]["name"]), (&Value::Null, &json!("one")));
+    scene.managed.wait_for_word("one");
+
+    let (status, problem) = patch("frontends/web", &[], json!({"default_backend": 7}));
+    assert_eq!(status, 422, "{problem:#}");
+    let stale = [("If-Match", "\"0\"")];
+    let (status, problem) = patch("frontends/web", &stale, json!({"maxconn": 5}));
+    assert_eq!(status, 412, "{problem:#}");
+    assert_eq!(patch("frontends/none", &[], json!({"maxconn": 5})).0, 404);
+    assert_eq!(scene.get("/v1/frontends/web")["default_backend"], json!("app"));
 }
 
 #[test]

@@ -100,6 +100,25 @@ impl Edits {
         Ok(edits)
     }
 
+    /// A known object is to have these keys beside those that it has, and `null` ends one
+    /// (RFC 7396).
+    ///
+    /// # Errors
+    /// It has the place of a secret that is not known.
+    pub fn merge(
+        before: &Objects,
+        key: ObjectKey,
+        patch: Spec,
+        owner: Option<String>,
+        author: &str,
+    ) -> Result<Self, EditError> {
+        let mut merged =
+            Value::Object(before.get(&key).map_or_else(Spec::new, |known| known.spec.clone()));
+        merge(&mut merged, Value::Object(patch));
+        let spec = merged.as_object().cloned().unwrap_or_default();
+        Self::put(before, key, &spec, owner, author)
+    }
+
     /// One object is to go; nothing where there is none.
     pub fn delete(before: &Objects, key: ObjectKey) -> Self {
         let deletes = before.get(&key).map(|_| key).into_iter().collect();
@@ -226,4 +245,22 @@ fn fields(key: &ObjectKey, old: &Spec, new: &Spec) -> Vec<FieldChange> {
         after: shown_new.get(name).cloned(),
     };
     differs.map(change).collect()
+}
+
+/// What is no object takes the place of what is there; of an object each key by itself.
+fn merge(into: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch;
+        return;
+    };
+    if !into.is_object() {
+        *into = Value::Object(Spec::new());
+    }
+    let Some(known) = into.as_object_mut() else { return };
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(known.remove(&key)),
+            value => merge(known.entry(key).or_insert(Value::Null), value),
+        }
+    }
 }

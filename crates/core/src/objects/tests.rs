@@ -218,3 +218,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_patch_changes_the_keys_that_it_names() {
+    // The cases of RFC 7396, appendix A, whose document is an object.
+    for (before, patch, after) in [
+        (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+        (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+        (json!({"a": "b"}), json!({"a": null}), json!({})),
+        (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+        (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+        (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
+        (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+        (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+        (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+    ] {
+        let objects = put(&Objects::default(), backend("b"), before.clone());
+        let edits = Edits::merge(&objects, backend("b"), spec(patch.clone()), None, "ben").unwrap();
+        let changed = edits.after(&objects, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+        let (spec, owner) =
+            changed.get(&backend("b")).map(|it| (it.spec.clone(), it.owner.clone())).unwrap();
+        assert_eq!(Value::Object(spec), after, "{before} {patch}");
+        assert_eq!(owner, "anna", "who patches it does not take it over");
+    }
+}
