@@ -6,8 +6,10 @@
 
 #![allow(clippy::expect_used, reason = "a benchmark ends where something fails")]
 
+mod back;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
 mod running;
 
 use std::hint::black_box;
@@ -34,7 +36,9 @@ fn main() -> anyhow::Result<()> {
         measure_search(entries);
         measure_history(entries);
     }
-    running::measure()
+    running::measure()?;
+    back::measure_kept()?;
+    back::measure_rollback()
 }
 
 /// What keeping a revision and going back over it takes, beside printing the map file's text.

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::common::maps::{Registry, nodes};
 use crate::common::{Daemon, Gateway, PATIENCE, haproxies, processor};
+use crate::crowd;
 
 const ENTRIES: usize = 100_000;
 /// How many requests of a kind are asked one after the other.
@@ -31,7 +32,7 @@ const STREAMS: usize = 20;
 const TOKENS: usize = 25;
 /// How long cost is taken for.
 const WHILE: Duration = Duration::from_secs(10);
-const TOKEN: &str = "a token of this benchmark";
+pub const TOKEN: &str = "a token of this benchmark";
 
 pub fn measure() -> anyhow::Result<()> {
     let binary = haproxies().pop().context("no HAProxy: run scripts/setup")?;
@@ -61,7 +62,7 @@ pub fn measure() -> anyhow::Result<()> {
 }
 
 /// A HAProxy with this map, which is one file of all.
-fn gateway(binary: &Path, map: &Path) -> anyhow::Result<Gateway> {
+pub fn gateway(binary: &Path, map: &Path) -> anyhow::Result<Gateway> {
     Gateway::start(
         binary,
         1,
@@ -86,12 +87,13 @@ fn start(
     start_with(root, map, gateways, registry, "[api]\nlisten = \"127.0.0.1:0\"\n")
 }
 
-fn start_with(
+/// `more` are settings, of the API among them.
+pub fn start_with(
     root: &Path,
     map: &Path,
     gateways: &[Gateway],
     registry: &Registry,
-    api: &str,
+    more: &str,
 ) -> anyhow::Result<Daemon> {
     let instances = (1..).zip(gateways).map(|(number, gateway)| {
         format!(
@@ -102,7 +104,7 @@ fn start_with(
     fs::write(
         root.join("mapsmith.toml"),
         format!(
-            "{api}[schedule]\npoll = \"1h\"\n[map]\npath = {:?}\n[store]\npath = \
+            "{more}[schedule]\npoll = \"1h\"\n[map]\npath = {:?}\n[store]\npath = \
              \"mapsmith.db\"\n[damping]\nhold = \"0s\"\n[[source]]\nname = \"puppetdb\"\ntype = \
              \"puppetdb\"\nurl = {:?}\n[[source]]\nname = \"registered\"\ntype = \
              \"registrations\"\npriority = 10\n{}",
@@ -115,22 +117,33 @@ fn start_with(
 }
 
 /// A connection to the API that is kept.
-struct Connection {
+pub struct Connection {
     stream: BufReader<TcpStream>,
     host: String,
 }
 
 impl Connection {
-    fn open(url: &str) -> anyhow::Result<Self> {
+    pub fn open(url: &str) -> anyhow::Result<Self> {
         let host = url.trim_start_matches("http://").to_owned();
         let stream = TcpStream::connect(&host)?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), host })
     }
 
-    fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+    pub fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        self.ask_with(method, path, "", body)
+    }
+
+    /// `headers` are whole lines.
+    fn ask_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> anyhow::Result<(u16, Vec<u8>)> {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
             self.host,
             body.len()
         );
@@ -152,8 +165,22 @@ impl Connection {
         Ok((status, body))
     }
 
-    fn expect(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
-        let (status, answer) = self.ask(method, path, body)?;
+    pub fn expect(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
+        let answer = self.ask(method, path, body)?;
+        Self::good(method, path, answer)
+    }
+
+    /// Where this revision is in force.
+    pub fn expect_if(&mut self, method: &str, path: &str, revision: u64) -> anyhow::Result<()> {
+        let condition = match method {
+            "GET" => String::new(),
+            _ => format!("If-Match: \"{revision:x}\"\r\n"),
+        };
+        let answer = self.ask_with(method, path, &condition, "")?;
+        Self::good(method, path, answer)
+    }
+
+    fn good(method: &str, path: &str, (status, answer): (u16, Vec<u8>)) -> anyhow::Result<()> {
         let answer = String::from_utf8_lossy(&answer);
         anyhow::ensure!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         Ok(())
@@ -407,11 +434,12 @@ fn measure_streams(gateways: &[Gateway], map: &Path, registry: &Registry) -> any
             followed.1 * 100.0,
             idle.1 * 100.0
         );
-        anyhow::Ok(())
+        drop(followers);
+        crowd::measure(&daemon, &admin, &url, root).await
     })
 }
 
-async fn token(admin: &Client, url: &str, number: usize) -> anyhow::Result<String> {
+pub async fn token(admin: &Client, url: &str, number: usize) -> anyhow::Result<String> {
     let body = json!({"name": format!("follower{number}"), "role": "viewer"});
     let asked = admin.post(format!("{url}/v1/tokens")).bearer_auth(TOKEN).json(&body);
     let made: Value = asked.send().await?.error_for_status()?.json().await?;
@@ -421,21 +449,21 @@ async fn token(admin: &Client, url: &str, number: usize) -> anyhow::Result<Strin
 }
 
 /// A daemon's memory in KiB, and which part of a processor it uses.
-async fn cost(daemon: &Daemon) -> anyhow::Result<(f64, f64)> {
+pub async fn cost(daemon: &Daemon) -> anyhow::Result<(f64, f64)> {
     let before = processor(daemon.0.id());
     tokio::time::sleep(WHILE).await;
     let used = processor(daemon.0.id()) - before;
     Ok((daemon.memory("VmRSS:")? as f64, used.as_secs_f64() / WHILE.as_secs_f64()))
 }
 
-fn quantile(took: &[Duration], part: f64) -> f64 {
+pub fn quantile(took: &[Duration], part: f64) -> f64 {
     let mut took = took.to_vec();
     took.sort_unstable();
     let at = ((took.len() - 1) as f64 * part).round() as usize;
     took[at].as_secs_f64() * 1000.0
 }
 
-fn row(name: &str, took: &[Duration], floor: Option<f64>) {
+pub fn row(name: &str, took: &[Duration], floor: Option<f64>) {
     let (p50, p99) = (quantile(took, 0.5), quantile(took, 0.99));
     let times = floor.map_or(String::new(), |floor| format!("   {:.1} x the floor", p50 / floor));
     println!("  {name:<34} {p50:>8.2} / {p99:>8.2}{times}");

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::guard::Limit;
 use mapsmith_core::desired::hold::Hold;
 use mapsmith_core::desired::references::{Actions, Targets};
+use mapsmith_core::desired::rollout::Rollout;
 use mapsmith_core::map_file::MapFile;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::status::BackendStatus;
@@ -34,6 +35,8 @@ pub struct Preview {
     pub held: Option<HeldChange>,
     /// What a rollback leaves: of what the sources say nothing is applied by itself.
     pub hold: Option<Hold>,
+    /// What is tried in some instances first.
+    pub rollout: Option<Rollout>,
     /// The sources that a decision waits for; while there is one the map is the one found.
     pub waiting_for: Vec<String>,
     decision: MapDecision,
@@ -76,7 +79,8 @@ pub async fn map(
     // Nobody waits for a first answer here: what is in the file counts for what it is.
     let decision = MapDecision { active: !map.is_empty(), ..decider.decision().clone() };
     let hold = decision.hold.state.hold.clone();
-    Preview { before, map, held, hold, waiting_for, decision }
+    let rollout = decision.rollout.open().cloned();
+    Preview { before, map, held, hold, rollout, waiting_for, decision }
 }
 
 /// What decisions on server lists would come to.

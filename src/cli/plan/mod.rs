@@ -9,6 +9,7 @@ use haproxy_runtime::{HaproxyVersion, MapName};
 use mapsmith_core::EntryMap;
 use mapsmith_core::desired::hold::Hold;
 use mapsmith_core::desired::references::{Action, Actions};
+use mapsmith_core::desired::rollout::Rollout;
 use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
@@ -51,6 +52,9 @@ struct PlanReport {
     /// What a rollback leaves: of what the sources say nothing is applied by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     hold: Option<Hold>,
+    /// What is tried in some instances first: the map is what all others have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollout: Option<Rollout>,
     errors: Vec<String>,
     instances: Vec<InstancePlan>,
     /// The server lists that change, by the store.
@@ -138,6 +142,7 @@ pub(super) async fn plan(
         applied_counts: preview.held.as_ref().map(|held| held.applied),
         held: preview.held.map(|held| held.reason),
         hold: preview.hold,
+        rollout: preview.rollout,
         errors,
         instances,
         backends: servers.changes,
@@ -264,6 +269,11 @@ fn text(report: &PlanReport, settings: &Settings, all: bool) -> String {
         let of = hold.of;
         let note = format!("the sources are held back since the rollback to revision {of}");
         let _ = writeln!(text, "{} (`mapsmith resume`)", paint(Colour::Yellow, &note));
+    }
+    if let Some(rollout) = &report.rollout {
+        let (id, instances) = (&rollout.id, rollout.instances.join(", "));
+        let note = format!("{id} is tried in {instances} first, and what the sources say waits");
+        let _ = writeln!(text, "{} (`mapsmith rollout`)", paint(Colour::Yellow, &note));
     }
     if let Some(reason) = &report.held {
         let _ =

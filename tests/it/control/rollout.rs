@@ -125,6 +125,8 @@ fn a_canary_is_in_its_instance_alone_over_restarts_until_it_is_aborted() {
     );
     edges.hold([3, 4, 4]);
     edges.comes_to("baking");
+    let (_, plan) = printed(&edges.mapsmith.configuration().cli(&["plan"]));
+    assert!(plan.contains("r3 is tried in edge1 first, and what the sources say waits"), "{plan}");
     assert_eq!(edges.get("/v1/hold")["hold"], Value::Null);
     let again = edges.ask("/v1/revisions/1/rollback", 2, &json!({"replace": true}));
     assert!(value(&again, 409)["detail"].to_string().contains("promote or abort it first"));
