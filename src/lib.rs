@@ -32,6 +32,7 @@ pub mod source;
 pub mod stats;
 pub mod store;
 pub mod supervise;
+pub mod switch;
 pub mod telemetry;
 pub mod tls;
 pub mod tls_file;

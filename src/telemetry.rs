@@ -214,6 +214,14 @@ metrics! {
         "Servers whose state or weight an operator has ordered";
     gauge BACKEND_HELD = "mapsmith_backend_held",
         "1 while a change of the backend's server list is held back by the guard";
+    // By `state` (`registered`, `expired`).
+    gauge MEMBERS = "mapsmith_members", "Members that are registered by name and version, by state";
+    // By `kind` (`registered`, `changed`, `unregistered`, `expired`).
+    counter MEMBER_CHANGES = "mapsmith_member_changes_total",
+        "Changes of what members are registered, by kind";
+    // By `backend`.
+    gauge SWITCHING = "mapsmith_backend_switching",
+        "1 while the backend is on its way to another version of its members";
     // By `backend` and `kind` (`added`, `moved`, `removed`).
     counter BACKEND_CHANGES = "mapsmith_backend_changes_total",
         "Servers changed by the backend's list, by kind";

@@ -21,6 +21,8 @@ impl Api {
         let decision = self.decision.borrow().clone();
         let held = decision.held().cloned().chain(self.held_services()).collect();
         let map = decision.map;
+        let switches = self.versions_in_force().into_iter().map(|it| (it.version, it.waits_for));
+        let switches = switches.collect();
         let owners = map.owners.error.map(|error| ("the owners of nodes", error));
         let history = map.history.error.map(|error| ("the revision in force", error));
         let hold_error = map.hold.error.map(|error| ("rollbacks and rollouts", error));
@@ -45,6 +47,7 @@ impl Api {
             store_errors: owners.into_iter().chain(history).chain(hold_error).collect(),
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             backends: decision.backends,
+            switches,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             certificates: self.certificates(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),

@@ -73,6 +73,9 @@ pub enum Error {
     /// The node is not registered.
     #[error("{0}")]
     NotRegistered(String),
+    /// Too few members of a version are registered to switch a backend to it.
+    #[error("{have} members of {name} {version} are registered, and at least {min_ready} must be")]
+    NoMembers { name: String, version: String, have: usize, min_ready: u32 },
     /// The node is of a master that whoever asks has no grant for.
     #[error("{0}")]
     NotGranted(String),

@@ -23,7 +23,7 @@ use crate::settings::Settings;
 use crate::shadow::Shadows;
 use crate::source::PollRequests;
 use crate::stats::Stats;
-use crate::store::{OverrideService, RegistrationService, SqliteStore};
+use crate::store::{MemberService, OverrideService, RegistrationService, SqliteStore};
 use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
@@ -43,6 +43,7 @@ mod explain;
 mod history;
 pub mod map;
 mod masters;
+pub mod members;
 mod nodes;
 mod owned;
 pub(crate) mod places;
@@ -52,6 +53,8 @@ pub mod requests;
 pub(crate) mod rollback;
 pub(crate) mod rollout;
 mod servers;
+mod similar;
+mod switch;
 mod tls_files;
 mod tokens;
 mod trials;
@@ -99,6 +102,8 @@ pub struct Api {
     pub(crate) overrides: Option<OverrideService>,
     /// None where the settings have no source of registrations.
     pub(crate) registrations: Option<RegistrationService>,
+    /// None without a store.
+    pub(crate) members: Option<MemberService>,
     /// None without a store.
     pub(crate) store: Option<SqliteStore>,
     pub(crate) access: Access,

@@ -86,6 +86,7 @@ impl Api {
             shadows: self.shadows.statuses(),
             servers_number: self.desired.borrow().servers.as_ref().map(|desired| desired.number),
             backends: whole.backends,
+            versions: self.versions_in_force(),
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             certificates: self.certificates(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),

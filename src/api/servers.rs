@@ -16,6 +16,7 @@ use mapsmith_core::{DesiredBackend, Note, ObservedServers, OverrideChange, Overr
 use tokio::time::{Instant, timeout};
 
 use super::commands::describe;
+use super::similar::similar;
 use super::types::{
     BackendReport, BackendSummary, BackendsReport, ReloadOutcome, ServerChangeReport,
     ServerInstance, ServerReport,
@@ -30,8 +31,6 @@ const BOUND: Duration = Duration::from_secs(2);
 /// of one that the settings file declares so.
 const ORIGIN: &str = "api";
 const WRITTEN: &str = "settings";
-/// The most names that a wrong one is answered with.
-const SIMILAR: usize = 5;
 
 /// A server, as somebody names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +52,7 @@ pub struct ServerChange {
 }
 
 /// An instance, and its servers or why they are not known.
-type Answer = (String, Result<ObservedServers, String>);
+pub(super) type Answer = (String, Result<ObservedServers, String>);
 
 /// What is known of a backend at one time.
 struct Scene {
@@ -68,6 +67,8 @@ impl Api {
     pub fn backends(&self) -> BackendsReport {
         let decision = self.decision.borrow();
         let mut declared = self.backends_declared();
+        let versions = self.versions_in_force();
+        let version = |name: &str| versions.iter().find(|it| it.version.backend == name).cloned();
         let summary = |status: &BackendStatus| {
             let declared = declared.remove(&status.name);
             BackendSummary {
@@ -75,6 +76,7 @@ impl Api {
                 from: self.list_of(&status.name, &status.from),
                 servers: status.servers.as_ref().map(Vec::len),
                 overrides: status.ordered.len(),
+                version: version(&status.name),
                 status: declared,
             }
         };
@@ -85,6 +87,7 @@ impl Api {
             from: ORIGIN.to_owned(),
             servers: None,
             overrides: 0,
+            version: None,
             status: Some(status),
         }));
         BackendsReport { items }
@@ -196,7 +199,7 @@ impl Api {
     }
 
     /// Every instance's servers, right now.
-    async fn ask_servers(&self) -> Vec<Answer> {
+    pub(super) async fn ask_servers(&self) -> Vec<Answer> {
         let ask = self.settings.instances.iter().map(|instance| async move {
             let answer = match timeout(BOUND, instance.servers_client().observe()).await {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -453,49 +456,5 @@ fn state(seen: &ObservedServer) -> OrderedState {
         (true, _) => OrderedState::Maint,
         (false, true) => OrderedState::Drain,
         (false, false) => OrderedState::Ready,
-    }
-}
-
-/// `; did you mean a, b?`, or what there is.
-fn similar<'a>(asked: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let lower = asked.to_lowercase();
-    let distance = |name: &str| {
-        let name = name.to_lowercase();
-        match name.contains(&lower) || lower.contains(&name) {
-            true => 0,
-            false => strsim::damerau_levenshtein(&lower, &name),
-        }
-    };
-    let mut near: Vec<_> = known
-        .clone()
-        .filter(|name| name.len().abs_diff(asked.len()) <= 3 || name.contains(asked))
-        .map(|name| (distance(name), name))
-        .filter(|(distance, _)| *distance <= 2)
-        .collect();
-    near.sort_unstable();
-    let near: Vec<_> = near.into_iter().take(SIMILAR).map(|(_, name)| name).collect();
-    if !near.is_empty() {
-        return format!("; did you mean {}?", near.join(", "));
-    }
-    let first: Vec<_> = known.clone().take(SIMILAR).collect();
-    match known.count().saturating_sub(first.len()) {
-        _ if first.is_empty() => String::new(),
-        0 => format!("; there is {}", first.join(", ")),
-        more => format!("; there is {} and {more} more", first.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::similar;
-
-    #[test]
-    fn a_wrong_name_is_answered_with_those_that_are_near() {
-        let known = ["web1", "web2", "app", "mail", "cache", "static"];
-        let said = |asked: &str| similar(asked, known.into_iter());
-        assert_eq!(said("wbe1"), "; did you mean web1, web2?");
-        assert_eq!(said("APP"), "; did you mean app?");
-        assert_eq!(said("nowhere"), "; there is web1, web2, app, mail, cache and 1 more");
-        assert_eq!(similar("x", std::iter::empty()), "");
     }
 }

@@ -164,7 +164,8 @@ impl Daemon {
         let registries = Registries::new(settings);
         let registrations = self.start_registrations(store.as_ref()).await?;
         let sources = self.start_sources(&registries, registrations.as_ref())?;
-        let lists = self.start_lists(&registries)?;
+        let members = self.start_members(store.as_ref(), carried).await?;
+        let lists = self.start_lists(&registries, members.as_ref())?;
         let (desired_sender, desired) = watch::channel(Desired::default());
         self.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
@@ -182,6 +183,7 @@ impl Daemon {
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
+        let listings = self.start_switches(members.clone(), &desired, &decision);
         let instances = views_of(&fleet.reports);
         let api = Arc::new(Api {
             sources: sources.clone(),
@@ -201,6 +203,7 @@ impl Daemon {
             orders: orders_sender,
             overrides: override_service,
             registrations,
+            members: members.clone(),
             history: store.clone().map(HistoryAccess::new),
             store: store.clone(),
             access,
@@ -219,8 +222,9 @@ impl Daemon {
 
         self.start_attention(Arc::clone(&api), carried).await?;
         self.start_metrics_upkeep(metrics);
+        let targets = fleet.targets;
         let inputs =
-            Inputs { sources, lists, overrides, targets: fleet.targets, orders, instances };
+            Inputs { sources, lists, members: listings, overrides, targets, orders, instances };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
         self.start_engine(decider.with_screens(fleet.screens), servers, inputs, outputs, carried);
         self.serve_api(ground, listener, api, most_connections)?;

@@ -21,7 +21,7 @@ use crate::services::Known;
 use crate::services::pace::SPACING;
 use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
-use crate::store::SqliteStore;
+use crate::store::{MemberMemory, SqliteStore};
 use crate::supervise::SupervisorReport;
 use crate::supervise::sockets::Handover;
 
@@ -46,6 +46,8 @@ pub(super) struct Carried {
     pub store: Mutex<Option<SqliteStore>>,
     /// What is declared through the API.
     pub declared: Arc<Link>,
+    /// Who is registered, and since when each is silent.
+    pub members: MemberMemory,
 }
 
 /// What the daemon stands on: the settings, and what of them shows at once whether they can be

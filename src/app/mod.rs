@@ -15,6 +15,7 @@ mod declared;
 mod descriptors;
 mod ground;
 mod lists;
+mod members;
 mod services;
 mod shadows;
 mod signals;

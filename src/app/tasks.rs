@@ -19,7 +19,7 @@ use crate::instance::{Instance, InstanceReport, Turn};
 use crate::settings;
 use crate::source::{Feed, PollRequests, Registries, Round, SourceKind, TargetedLookups, poller};
 use crate::stats::Stats;
-use crate::store::{RegistrationService, SqliteStore};
+use crate::store::{MemberService, RegistrationService, SqliteStore};
 use crate::tls::challenges::Challenges;
 use crate::tls_file::InForce;
 
@@ -93,13 +93,19 @@ impl Daemon {
         Ok(Some(service))
     }
 
+    /// Members are never polled.
     pub(super) fn start_lists(
         &mut self,
         registries: &Registries,
+        members: Option<&MemberService>,
     ) -> anyhow::Result<Vec<watch::Receiver<SourceState<ServerList>>>> {
         let settings = self.settings();
         let lists = settings.server_lists().into_iter().map(|(source, list)| {
-            let (name, feed) = (list.to_string(), registries.servers(list)?);
+            let name = list.to_string();
+            if let Some(known) = members.and_then(|members| members.list(&name)) {
+                return Ok(known);
+            }
+            let feed = registries.servers(list)?;
             // What HAProxy learns is about nodes.
             let lookups = TargetedLookups::new();
             Ok(self.start_poller(name, source, feed, self.requests.round(), lookups))

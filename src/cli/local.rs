@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::desired::shadow::ShadowStatus;
+use mapsmith_core::members::{BackendVersion, MemberListings, Members, SwitchPhase, listing};
 use mapsmith_core::services::ServicesStatus;
 use mapsmith_core::status::{BackendStatus, PollReport, milliseconds};
 use mapsmith_core::{Content, ServerList, Snapshot, SourceState};
@@ -15,7 +16,9 @@ use mapsmith_core::{Content, ServerList, Snapshot, SourceState};
 use crate::services::Known;
 use crate::settings::{self, Settings};
 use crate::shadow::{ShadowHosts, compare_list, compare_maps};
+use crate::source::registrations::keys::MemberSelector;
 use crate::source::{Extent, Feed, Registries, SourceError};
+use crate::store::sqlite::StoredMember;
 use crate::store::{SqliteStore, StoreError, Stored};
 
 /// Polls every feed once, side by side: those of the node map, and the lists of servers. One that
@@ -167,6 +170,30 @@ pub(super) async fn stored(settings: &Settings) -> Result<Stored, StoreError> {
         Some(store) => SqliteStore::peek(&store.path).await,
         None => Ok(Stored::default()),
     }
+}
+
+/// The lists of the backends that take members, as the store has these.
+pub(super) async fn members(settings: &Settings) -> Result<Arc<MemberListings>, StoreError> {
+    let backends = settings.member_backends();
+    let Some(store) = settings.store.as_ref().filter(|_| !backends.is_empty()) else {
+        return Ok(Arc::default());
+    };
+    let stored = SqliteStore::peek_members(&store.path).await?;
+    let mut members = Members::default();
+    for StoredMember { member, lifetime, expired } in stored.members {
+        members.restore(member, lifetime, expired);
+    }
+    let (now, mut listings) = (Timestamp::now(), MemberListings::default());
+    for (backend, MemberSelector { name, version }) in backends {
+        let known = stored.versions.iter().find(|known| known.backend == backend).cloned();
+        let version = match known {
+            Some(known) => known.with_declared(&name, &version, now),
+            None => BackendVersion::declared(backend, &name, &version, now),
+        };
+        let order = u64::from(version.phase != SwitchPhase::Settled);
+        listings.of.insert(backend.to_owned(), listing(&members, &version, order));
+    }
+    Ok(Arc::new(listings))
 }
 
 /// The errors of the sources that gave no answer, a line each.

@@ -27,6 +27,7 @@ mod haproxy;
 mod history;
 mod local;
 mod master;
+mod members;
 mod nodes;
 mod output;
 mod overrides;
@@ -218,6 +219,11 @@ enum Verb {
     /// [store], and a [haproxy] that Mapsmith manages
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Members: servers that are registered with Mapsmith itself by name and version
+    #[command(subcommand)]
+    Member(members::MemberVerb),
+    /// Give a backend another version of its members: they are ready before the old ones leave
+    Switch(members::Switch),
     /// Register a node with its master in Mapsmith itself, or many from a file. Needs a [[source]]
     /// of type "registrations"
     Register(registrations::Register),
@@ -292,6 +298,8 @@ impl Verb {
             Self::Server(verb) => Some(verb.connection()),
             Self::Config(verb) => Some(verb.connection()),
             Self::Order(verb) => Some(verb.connection()),
+            Self::Member(verb) => Some(verb.connection()),
+            Self::Switch(verb) => Some(verb.connection()),
             Self::Register(verb) => Some(verb.connection()),
             Self::Unregister(verb) => Some(verb.connection()),
             Self::Hold(verb) => Some(verb.connection()),
@@ -388,6 +396,8 @@ async fn carry_out(
             certificates::certificates(connection, verb, output).await
         }
         Verb::Order(verb) => verb.carry_out(output).await,
+        Verb::Member(verb) => verb.carry_out(output).await,
+        Verb::Switch(verb) => verb.carry_out(output).await,
         Verb::Register(verb) => verb.carry_out(output).await,
         Verb::Unregister(verb) => verb.carry_out(output).await,
         Verb::Hold(verb) => verb.carry_out(output).await,

@@ -14,7 +14,7 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use super::haproxy::own_files;
-use super::local::{poll_all, stored};
+use super::local::{members, poll_all, stored};
 use super::output::{Colour, error_line, paint};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
@@ -130,10 +130,11 @@ async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
     let found = MapFileWriter::new(settings.map.file()).peek()?;
     let mut stored = stored(settings).await?;
     let in_force = std::mem::take(&mut stored.lists);
+    let members = members(settings).await?;
     let decide = async {
         let map =
             preview::map(settings, Actions::default(), found, Vec::new(), &states, stored).await;
-        preview::servers(settings, &lists, &map, &in_force).await
+        preview::servers(settings, &lists, &map, &in_force, members).await
     };
     // It decides in earnest and does nothing: what it would log has not happened.
     let servers = decide.with_subscriber(NoSubscriber::new()).await;

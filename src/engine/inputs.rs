@@ -7,6 +7,7 @@ use futures_util::future::select_all;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::desired::rollout::InstanceView;
+use mapsmith_core::members::MemberListings;
 use mapsmith_core::{Content, Overrides, ServerList, SourceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -20,6 +21,8 @@ pub struct Inputs {
     pub sources: Vec<watch::Receiver<SourceState>>,
     /// What each source of server lists said, in the order of the settings.
     pub lists: Vec<watch::Receiver<SourceState<ServerList>>>,
+    /// The lists of members; none are there without a store.
+    pub members: watch::Receiver<Arc<MemberListings>>,
     /// What an operator ordered.
     pub overrides: watch::Receiver<Arc<Overrides>>,
     /// What the map may point to, an instance each; none before it was observed.
@@ -86,6 +89,7 @@ impl Inputs {
                 Some(_) => Wake::List,
                 None => Wake::Ended,
             },
+            Ok(()) = self.members.changed() => Wake::List,
             Ok(()) = self.overrides.changed() => Wake::Overrides,
             Some(_) = targets => Wake::Targets,
             Some(order) = self.orders.recv() => Wake::Order(order),

@@ -45,6 +45,8 @@ pub struct Decision {
     pub evaluated_request: u64,
     /// The number of the overrides whose orders of servers are in force.
     pub ordered: u64,
+    /// The number of the members that are decided on.
+    pub members: u64,
     /// The node map.
     pub map: MapDecision,
     /// Every declared backend, in the order of the settings.

@@ -11,6 +11,7 @@ use mapsmith_core::desired::hold::Hold;
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::desired::rollout::Rollout;
 use mapsmith_core::map_file::MapFile;
+use mapsmith_core::members::MemberListings;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::status::BackendStatus;
 use mapsmith_core::{DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
@@ -155,17 +156,19 @@ impl ServersChange {
 
 /// Decides on the server lists likewise, as the daemon would that finds these lists in its store:
 /// once they have been quiet for long enough, and what is listed no more has gone. Looks their host
-/// names up.
+/// names up. `members` are the lists of those backends that take members.
 pub async fn servers(
     settings: &Settings,
     lists: &[SourceState<ServerList>],
     map: &Preview,
     stored: &BTreeMap<String, LastGoodList>,
+    members: Arc<MemberListings>,
 ) -> ServersPreview {
     let mut at_once = settings.clone();
     (at_once.damping.hold, at_once.damping.max_removed) = (Duration::ZERO, Limit::Percent(100.0));
     let mut decider = ServerDecider::new(&at_once).resume(stored);
     decider.order(&map.decision.overrides);
+    decider.register(members);
     let mut resolver = Resolver::new(Box::new(SystemLookup), settings.damping.hold);
     let quiet = settings.damping.max_delay;
     decider.take_in(lists, &map.decision);

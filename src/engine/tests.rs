@@ -73,6 +73,7 @@ impl Start {
             servers,
             hosts,
             Inputs {
+                members: watch::channel(Arc::default()).1,
                 sources,
                 lists: Vec::new(),
                 overrides,

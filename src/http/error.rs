@@ -153,6 +153,7 @@ impl HttpError {
             Self::Api(api::Error::NotReady) => Kind::NOT_READY,
             Self::Api(api::Error::Store(_)) => Kind::STORE_FAILED,
             Self::Api(api::Error::NoStore(_)) => Kind::NO_STORE,
+            Self::Api(api::Error::NoMembers { .. }) => Kind::NO_MEMBERS,
             Self::ConditionRequired | Self::NoPrecondition | Self::NoConfigPrecondition => {
                 Kind::PRECONDITION
             }
@@ -230,6 +231,9 @@ impl IntoResponse for HttpError {
                 problem.changed_by = since.first().and_then(|record| record.note.by.clone());
                 problem.changed_at = since.first().map(|record| record.at);
                 problem.changes = since;
+            }
+            Self::Api(api::Error::NoMembers { have, min_ready, .. }) => {
+                (problem.have, problem.min_ready) = (Some(have), Some(min_ready));
             }
             Self::Api(api::Error::Changed { current }) => problem.current = current,
             Self::Api(api::Error::ObjectChanged { current, by, at, .. }) => {

@@ -73,18 +73,22 @@ impl Guard {
                 record.request = Some(self.request(parts, peer, id).await?);
                 return Ok(record);
             }
-            Needs::Role(needed) | Needs::NodeGrant(needed) => needed,
+            Needs::Role(needed) | Needs::NodeGrant(needed) | Needs::MemberGrant(needed) => needed,
         };
         // A page of any site may open a WebSocket, so this is as much as a change.
         let from_a_page = changes || access::opens_a_socket(parts);
         let identity = access::identify(access, parts, peer, from_a_page)?;
-        match self.route.path == SESSION {
-            true => access.admit_login(&identity),
-            false => access.admit(&identity, changes),
+        match self.route.needs {
+            _ if self.route.path == SESSION => access.admit_login(&identity),
+            Needs::MemberGrant(_) => access.admit_member(&identity),
+            _ => access.admit(&identity, changes),
         }
         .map_err(HttpError::TooMany)?;
-        let is_granted = matches!(self.route.needs, Needs::NodeGrant(_))
-            && identity.grants.iter().any(|grant| matches!(grant, Grant::Node(_)));
+        let is_granted = match self.route.needs {
+            Needs::NodeGrant(_) => has_grant(&identity, |it| matches!(it, Grant::Node(_))),
+            Needs::MemberGrant(_) => has_grant(&identity, |it| matches!(it, Grant::Register(_))),
+            _ => false,
+        };
         if identity.role < needed && !is_granted {
             return Err(HttpError::Role { needed, identity });
         }
@@ -202,6 +206,10 @@ impl Guard {
         }
         response
     }
+}
+
+fn has_grant(identity: &Identity, wanted: impl Fn(&Grant) -> bool) -> bool {
+    identity.grants.iter().any(wanted)
 }
 
 /// What is noted once a request was answered, or once whoever asked went away.

@@ -18,6 +18,7 @@ mod guard;
 mod handlers;
 mod history;
 mod map;
+mod members;
 mod nodes;
 mod openapi;
 mod overrides;

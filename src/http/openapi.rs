@@ -19,8 +19,8 @@ use super::handlers::{self, access};
 use super::registrations::Missing;
 use super::routes::{Needs, ROUTES, Route};
 use super::{
-    declared, events, history, map, nodes, overrides, problems, registrations, rollback, rollout,
-    servers, stats,
+    declared, events, history, map, members, nodes, overrides, problems, registrations, rollback,
+    rollout, servers, stats,
 };
 use crate::api::types::{OverrideKind, Problem};
 
@@ -72,6 +72,13 @@ use crate::api::types::{OverrideKind, Problem};
         history::revision,
         history::revisions,
         map::map,
+        members::all,
+        members::of_name,
+        members::of_version,
+        members::register,
+        members::switch,
+        members::unregister,
+        members::versions,
         nodes::nodes,
         overrides::drain,
         overrides::end_override,
@@ -120,13 +127,16 @@ const ABOUT: &str = "What can be asked of a running Mapsmith, and what it can be
 const NAMES: &[(&str, &str)] = &[
     ("backend", "A backend."),
     ("frontend", "A frontend."),
+    ("host", "A member's address or host name."),
     ("id", "An id."),
     ("kind", "A kind of problem: the last part of its `type`."),
     ("master", "A master, by HAProxy's name."),
     ("name", "A name."),
     ("node", "A node."),
     ("number", "A revision."),
+    ("port", "A member's port, 1 to 65535."),
     ("server", "A server."),
+    ("version", "A version of what is registered."),
 ];
 
 /// The OpenAPI document.
@@ -200,7 +210,7 @@ fn document() -> Value {
 /// Adds what the table of routes says.
 fn complete(operation: &mut Map<String, Value>, route: &Route) {
     match route.needs {
-        Needs::Role(role) | Needs::NodeGrant(role) => {
+        Needs::Role(role) | Needs::NodeGrant(role) | Needs::MemberGrant(role) => {
             drop(operation.insert("x-role".to_owned(), json!(role.name())))
         }
         Needs::Nothing | Needs::Probe | Needs::Login => {
@@ -231,8 +241,9 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
     let responses = operation.entry("responses").or_insert_with(|| json!({}));
     let Some(responses) = responses.as_object_mut() else { return };
     let may_be_refused: &[u16] = match route.needs {
-        Needs::Role(_) | Needs::NodeGrant(_) => &[400, 401, 403, 429, 503],
-        Needs::Login => &[400, 401, 403, 429, 503],
+        Needs::Role(_) | Needs::NodeGrant(_) | Needs::MemberGrant(_) | Needs::Login => {
+            &[400, 401, 403, 429, 503]
+        }
         Needs::Probe => &[403],
         Needs::Nothing => &[],
     };
@@ -241,7 +252,8 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
     for status in may_be_refused.iter().chain(of_a_body).chain(of_a_condition) {
         responses.entry(status.to_string()).or_insert_with(|| json!({"description": ""}));
     }
-    let is_role = matches!(route.needs, Needs::Role(_) | Needs::NodeGrant(_));
+    let is_role =
+        matches!(route.needs, Needs::Role(_) | Needs::NodeGrant(_) | Needs::MemberGrant(_));
     for (status, response) in responses {
         if let (Ok(status), Some(response)) = (status.parse(), response.as_object_mut()) {
             answer(response, status, is_role);

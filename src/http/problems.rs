@@ -49,12 +49,13 @@ kinds! {
     UNAUTHORIZED "unauthorized" UNAUTHORIZED "Nobody who is known"
         "the token, or whatever else says who you are, is missing, wrong or over"
     FORBIDDEN "forbidden" FORBIDDEN "Not allowed"
-        "the role does not suffice (`needs`); the grant is for nodes of another master; a web page \
+        "the role does not suffice (`needs`); the grant is for nodes of another master, or for \
+        other members; a web page \
         of another site asks; nobody has to say who they are, and the request names this machine \
         by a name"
     NOT_FOUND "not-found" NOT_FOUND "Not found"
         "no such path, override, drain, frontend, backend, server, token, certificate, revision \
-        or rollout; a node that is not registered; no hold; a map where the settings have no \
+        or rollout; a node or member that is not registered; no hold; a map where the settings have no \
         source of one; a master that nobody knows"
     METHOD "method-not-allowed" METHOD_NOT_ALLOWED "Another method"
         "the path knows other methods: those of the header `Allow`"
@@ -66,7 +67,7 @@ kinds! {
         move nothing; the last server that is ready; no source of registrations; an owner without \
         `[ownership]`; a certificate that is being renewed; a token that is over, or whose name \
         another one has; a backend that a frontend needs; the name of a service; too many \
-        frontends and backends"
+        frontends and backends, or members; a backend that takes no members"
     HELD "held" CONFLICT "Held by the guard"
         "the guard holds the change, or a part of it; `report` has its id, which approves it"
     ON_HOLD "on-hold" CONFLICT "Held by a rollback"
@@ -76,6 +77,9 @@ kinds! {
         "another Mapsmith writes the map file, so this one changes nothing; ask that one"
     NO_STORE "no-store" CONFLICT "There is no store"
         "the settings name no `[store]`, which what was asked for needs"
+    NO_MEMBERS "no-members" CONFLICT "Too few members"
+        "too few members of the version are registered to switch a backend to it: `have`, where \
+        `min_ready` must be"
     OWNED "owned-by-settings" CONFLICT "The settings file's"
         "the settings file declares that frontend or backend, or another of its name; change the \
         file, and send SIGHUP"

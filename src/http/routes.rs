@@ -9,8 +9,8 @@ use mapsmith_core::access::Role;
 use super::body::{LARGEST, LARGEST_BATCH, LARGEST_CONFIG};
 use super::handlers::{self, access};
 use super::{
-    declared, events, history, map, nodes, openapi, overrides, problems, registrations, rollback,
-    rollout, servers, stats,
+    declared, events, history, map, members, nodes, openapi, overrides, problems, registrations,
+    rollback, rollout, servers, stats,
 };
 use crate::api::Api;
 
@@ -30,6 +30,9 @@ pub enum Needs {
     Role(Role),
     /// The same, or somebody with a grant for the nodes of a master: of which the handler asks.
     NodeGrant(Role),
+    /// The same, or somebody with a grant for members: of which the handler asks. It may be used
+    /// often: members say all the time that they are there.
+    MemberGrant(Role),
 }
 
 /// A method of a path.
@@ -92,6 +95,7 @@ const VIEWER: Needs = Needs::Role(Role::Viewer);
 const OPERATOR: Needs = Needs::Role(Role::Operator);
 const ADMIN: Needs = Needs::Role(Role::Admin);
 const NODE_GRANT: Needs = Needs::NodeGrant(Role::Operator);
+const MEMBER_GRANT: Needs = Needs::MemberGrant(Role::Operator);
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 const PUT: Method = Method::PUT;
@@ -100,6 +104,9 @@ const DELETE: Method = Method::DELETE;
 
 /// One of a backend.
 const SERVER: &str = "/v1/backends/{backend}/servers/{server}";
+
+/// One of all members.
+const MEMBER: &str = "/v1/registrations/{name}/{version}/{host}/{port}";
 
 /// One of all.
 const FRONTEND: &str = "/v1/frontends/{frontend}";
@@ -154,6 +161,13 @@ pub static ROUTES: &[Route] = &[
         .if_unchanged(),
     Route::new(PUT, SERVER, OPERATOR, || put(servers::set)),
     Route::new(DELETE, SERVER, OPERATOR, || delete(servers::reset)),
+    Route::new(GET, "/v1/backends/{backend}/versions", VIEWER, || get(members::versions)),
+    Route::new(POST, "/v1/backends/{backend}/switch", OPERATOR, || post(members::switch)),
+    Route::new(GET, "/v1/registrations", VIEWER, || get(members::all)),
+    Route::new(GET, "/v1/registrations/{name}", VIEWER, || get(members::of_name)),
+    Route::new(GET, "/v1/registrations/{name}/{version}", VIEWER, || get(members::of_version)),
+    Route::new(PUT, MEMBER, MEMBER_GRANT, || put(members::register)),
+    Route::new(DELETE, MEMBER, MEMBER_GRANT, || delete(members::unregister)),
     Route::new(GET, "/v1/frontends", VIEWER, || get(declared::frontends)),
     Route::new(GET, FRONTEND, VIEWER, || get(declared::frontend)),
     Route::new(PUT, FRONTEND, ADMIN, || put(declared::put_frontend)).if_unchanged(),
@@ -201,7 +215,7 @@ mod tests {
         for route in ROUTES.iter().filter(|route| route.changes()) {
             let is_ones_own = route.path == SESSION;
             let least = match route.needs {
-                Needs::Role(role) | Needs::NodeGrant(role) => Some(role),
+                Needs::Role(role) | Needs::NodeGrant(role) | Needs::MemberGrant(role) => Some(role),
                 Needs::Nothing | Needs::Probe | Needs::Login => None,
             };
             let is_guarded = least >= Some(Role::Operator);

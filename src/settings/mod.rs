@@ -360,15 +360,17 @@ impl Settings {
     }
 
     /// What each source is asked for.
-    fn with_feeds(mut self) -> Self {
-        let lists = source::list_sources(&self);
-        for source in &mut self.sources {
+    fn with_feeds(self) -> Self {
+        let mut settings = self.with_registrations();
+        let lists = source::list_sources(&settings);
+        for source in &mut settings.sources {
             let listed = lists.contains(source.name.as_str());
-            source.maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
-            source.keep_times = source.maps_nodes && self.ownership.remember;
-            source.settle(self.store.as_ref());
+            let maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
+            source.maps_nodes = maps_nodes && !source.built_in;
+            source.keep_times = source.maps_nodes && settings.ownership.remember;
+            source.settle(settings.store.as_ref());
         }
-        self
+        settings
     }
 
     /// The sources of the node map.

@@ -13,8 +13,12 @@ use serde::{Deserialize, Deserializer};
 
 use super::keys::{Keys, section};
 use super::units::{duration, size};
-use super::{Map, Settings, Store, backend, check_names};
+use super::{Map, Selector, Settings, Store, backend, check_names};
+use crate::source::registrations::keys::MemberSelector;
 use crate::source::{FileFormat, KeysOfKinds, SourceKind, registrations};
+
+/// The name of the source of registrations that is there without being written out.
+pub(super) const BUILT_IN: &str = "registrations";
 
 section! {
     /// A registry that says which master owns a node, or that lists servers for a backend. At least
@@ -29,8 +33,10 @@ section! {
         /// `zookeeper` (the children of a path), `etcd` (the keys of a prefix), `dns` (addresses and
         /// services in DNS), `http_json` (a JSON document over HTTP), `file` (a JSON document, a
         /// map file or lines), `metadata` (the keys that declare a load balancer) or
-        /// `registrations` (nodes that are registered with Mapsmith itself, over its API; kept in
-        /// `[store]`; at most one such source).
+        /// `registrations` (nodes, and members by name and version, that are registered with
+        /// Mapsmith itself, over its API; kept in `[store]`; at most one such source). Where there
+        /// is a store and no such source, one of the name `registrations` is there for the servers
+        /// of backends alone.
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,
@@ -83,6 +89,8 @@ section! {
         pub maps_nodes: bool,
         /// Whether it keeps the times that the rows carry: `[ownership]` asks for them.
         pub keep_times: bool,
+        /// Whether nobody wrote it out: the registrations that are there wherever a store is.
+        pub built_in: bool,
     }
 }
 
@@ -181,6 +189,7 @@ impl Source {
             of_kind,
             maps_nodes: false,
             keep_times: false,
+            built_in: false,
         }
     }
 
@@ -278,7 +287,40 @@ impl Source {
 impl Settings {
     /// The source of the nodes that are registered with Mapsmith itself, if there is one.
     pub fn registrations(&self) -> Option<&Source> {
-        self.sources.iter().find(|source| source.kind == SourceKind::Registrations)
+        let of_kind = |source: &&Source| source.kind == SourceKind::Registrations;
+        self.sources.iter().filter(|source| !source.built_in).find(of_kind)
+    }
+
+    /// The backends whose servers are registered with Mapsmith itself, and what of these each takes
+    /// by its settings.
+    pub fn member_backends(&self) -> Vec<(&str, MemberSelector)> {
+        let backends = self.backends.iter();
+        backends.filter_map(|it| Some((it.name.as_str(), self.takes_members(it)?))).collect()
+    }
+
+    /// What of the members a backend takes; none where its servers come from elsewhere.
+    pub fn takes_members(&self, backend: &backend::Backend) -> Option<MemberSelector> {
+        self.members_of(backend.from.as_ref()?)
+    }
+
+    /// What of the members this list is; none where it is another list.
+    pub fn members_of(&self, from: &Selector) -> Option<MemberSelector> {
+        let source = self.sources.iter().find(|source| source.name == from.source)?;
+        let is_ours = source.kind == SourceKind::Registrations;
+        from.read::<MemberSelector>().ok().filter(|_| is_ours)
+    }
+
+    /// Has the source there that a backend takes members from, where none is written out.
+    pub(super) fn with_registrations(mut self) -> Self {
+        let is_named = backend::list_sources(&self.backends).contains(BUILT_IN);
+        let is_there =
+            |source: &Source| source.kind == SourceKind::Registrations || source.name == BUILT_IN;
+        if self.store.is_some() && is_named && !self.sources.iter().any(is_there) {
+            let kind = SourceKind::Registrations;
+            let source = Source::of_services(BUILT_IN, kind, KeysOfKinds::default());
+            self.sources.push(Source { built_in: true, ..source });
+        }
+        self
     }
 }
 

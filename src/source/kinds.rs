@@ -25,6 +25,7 @@ use super::nodes::NodesKeys;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::registrations::Registrations;
+use super::registrations::keys::MemberSelector;
 use super::transport::http::keys::HttpKeys;
 use super::transport::servers::ServersKeys;
 use super::zookeeper::ZooKeeper;
@@ -89,7 +90,7 @@ impl SourceKind {
     /// Reports what is wrong with a backend's `from` that names a source of this kind.
     pub(crate) fn selector_problems(self, from: &Selector, mut problem: impl FnMut(String)) {
         match self {
-            Self::Puppetdb | Self::Metadata | Self::Registrations => problem(format!(
+            Self::Puppetdb | Self::Metadata => problem(format!(
                 "from: {:?} is of type {self}, which lists no servers; name a source of another \
                     type",
                 from.source
@@ -98,6 +99,7 @@ impl SourceKind {
             Self::Zookeeper => read_selector::<ZooKeeperSelector>(from, problem),
             Self::Etcd => read_selector::<EtcdSelector>(from, problem),
             Self::Dns => read_selector::<DnsSelector>(from, problem),
+            Self::Registrations => read_selector::<MemberSelector>(from, problem),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
         }
     }
@@ -275,11 +277,12 @@ impl KeysOfKinds {
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 4] = [
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 5] = [
         ("`consul`", ConsulSelector::ABOUT, ConsulSelector::KEYS),
         ("`zookeeper`", ZooKeeperSelector::ABOUT, ZooKeeperSelector::KEYS),
         ("`etcd`", EtcdSelector::ABOUT, EtcdSelector::KEYS),
         ("`dns`", DnsSelector::ABOUT, DnsSelector::KEYS),
+        ("`registrations`", MemberSelector::ABOUT, MemberSelector::KEYS),
     ];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.

@@ -16,6 +16,7 @@ mod attributes;
 pub mod audit;
 pub mod lists;
 pub mod map_file;
+pub mod member_service;
 pub mod override_service;
 pub mod registration_service;
 pub mod replace;
@@ -25,6 +26,7 @@ pub mod token_service;
 
 pub use audit::{AuditRequest, AuditRow, AuditTicket};
 pub use lists::keep_lists;
+pub use member_service::{MemberKeeper, MemberMemory, MemberService};
 pub use override_service::OverrideService;
 pub use registration_service::RegistrationService;
 pub use sqlite::{AuditFilter, HistoryBounds, HistoryReader, SqliteStore, Stored, StoredEvents};

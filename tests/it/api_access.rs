@@ -68,6 +68,9 @@ fn path(route: &Route) -> String {
         ("{backend}", "web"),
         ("{frontend}", "web"),
         ("{server}", "web1"),
+        ("{version}", "1.0.0"),
+        ("{host}", "10.0.0.3"),
+        ("{port}", "8080"),
     ];
     // A stream has no end; whoever may follow is told that there are no such events.
     let path = if route.path == "/v1/events" { "/v1/events?topics=x" } else { route.path };
@@ -86,7 +89,7 @@ fn every_route_is_for_its_role_and_those_above_it() {
         let (method, path) = (route.method.as_str(), path(route));
         let what = format!("{method} {path}");
         let needed = match route.needs {
-            Needs::Role(needed) | Needs::NodeGrant(needed) => needed,
+            Needs::Role(needed) | Needs::NodeGrant(needed) | Needs::MemberGrant(needed) => needed,
             Needs::Login => {
                 let response = mapsmith.ask(method, &path, &[], "");
                 assert_eq!(response.status, 400, "{what} takes a token in its body");

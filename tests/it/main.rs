@@ -34,6 +34,7 @@ mod large;
 mod learned;
 mod library;
 mod managed;
+mod members;
 mod merge;
 mod metrics;
 mod model;

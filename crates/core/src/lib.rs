@@ -12,6 +12,7 @@ pub mod events;
 pub mod history;
 pub mod learned;
 pub mod map_file;
+pub mod members;
 pub mod names;
 pub mod node_map;
 pub mod objects;

@@ -10,6 +10,8 @@ use mapsmith_core::access::{Buckets, Identity, IdentityKind, Rate};
 pub const READS: Rate = Rate { burst: 100, every: Duration::from_millis(20) };
 /// What changes something.
 pub const CHANGES: Rate = Rate { burst: 20, every: Duration::from_millis(100) };
+/// Members, each of which says all the time that it is there, and costs next to nothing.
+pub const MEMBERS: Rate = Rate { burst: 4000, every: Duration::from_micros(500) };
 /// Logging in: each is a row of the audit, which must not push out what matters.
 pub const LOGINS: Rate = Rate { burst: 20, every: Duration::from_secs(12) };
 /// What a wrong token costs an address.
@@ -25,6 +27,7 @@ pub(super) struct Limits {
     start: Instant,
     reads: Mutex<Buckets<String>>,
     changes: Mutex<Buckets<String>>,
+    members: Mutex<Buckets<String>>,
     logins: Mutex<Buckets<String>>,
     failed_logins: Mutex<Buckets<IpAddr>>,
     refusals_logged: Mutex<Buckets<IpAddr>>,
@@ -36,6 +39,7 @@ impl Default for Limits {
             start: Instant::now(),
             reads: Mutex::new(Buckets::new(READS, MOST)),
             changes: Mutex::new(Buckets::new(CHANGES, MOST)),
+            members: Mutex::new(Buckets::new(MEMBERS, MOST)),
             logins: Mutex::new(Buckets::new(LOGINS, MOST)),
             failed_logins: Mutex::new(Buckets::new(FAILED_LOGINS, MOST)),
             refusals_logged: Mutex::new(Buckets::new(REFUSALS_LOGGED, MOST)),
@@ -53,6 +57,15 @@ impl Limits {
         }
         let buckets = if changes { &self.changes } else { &self.reads };
         let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.take(identity.limited_as(), self.start.elapsed())
+    }
+
+    /// Counts what is said of a member.
+    pub(super) fn admit_member(&self, identity: &Identity) -> Result<(), Duration> {
+        if identity.kind == IdentityKind::Local {
+            return Ok(());
+        }
+        let mut buckets = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.take(identity.limited_as(), self.start.elapsed())
     }
 

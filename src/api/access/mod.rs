@@ -166,6 +166,14 @@ impl Access {
         self.memory.limits.admit(identity, changes)
     }
 
+    /// Counts what is said of a member, which may be often.
+    ///
+    /// # Errors
+    /// How long until they may ask again.
+    pub fn admit_member(&self, identity: &Identity) -> Result<(), Duration> {
+        self.memory.limits.admit_member(identity)
+    }
+
     /// Counts that somebody logs in or out.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod hold;
 mod learned;
 mod map;
 mod masters;
+mod members;
 mod nodes;
 mod overrides;
 mod problem;
@@ -44,6 +45,10 @@ pub use hold::{
 pub use learned::LearnedReport;
 pub use map::MapReport;
 pub use masters::{MasterInstance, MasterReport};
+pub use members::{
+    MemberChangeReport, MemberEffect, MemberReport, MemberState, MemberVersion, MembersReport,
+    RegisterMemberRequest, SwitchReport, SwitchRequest, VersionReport, VersionsReport,
+};
 pub use nodes::{NodeReport, NodesReport};
 pub use overrides::{
     DrainRequest, NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest,

@@ -40,6 +40,12 @@ pub struct Problem {
     /// What to `DELETE` first, where a rollback holds the sources back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
+    /// How many members are registered, where too few are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub have: Option<usize>,
+    /// How many must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_ready: Option<u32>,
     /// What the resource is now, where it is not as the request says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<serde_json::Value>,

@@ -4,7 +4,7 @@ use mapsmith_core::overrides::{OrderedState, ServerOverride};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{ObjectReport, ObjectStatus, ReloadOutcome};
+use super::{ObjectReport, ObjectStatus, ReloadOutcome, VersionReport};
 
 /// `GET /v1/backends`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -23,6 +23,9 @@ pub struct BackendSummary {
     pub servers: Option<usize>,
     /// How many servers have an override.
     pub overrides: usize,
+    /// The version of its members; not there where its servers are no members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionReport>,
     /// How it stands as it is declared; not there where a registry's service declares it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<ObjectStatus>,

@@ -16,7 +16,7 @@ use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{GoneReport, HoldReport, ReferencesReport, RolloutReport};
+use super::{GoneReport, HoldReport, ReferencesReport, RolloutReport, VersionReport};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -92,6 +92,9 @@ pub struct StatusReport {
     pub servers_number: Option<u64>,
     /// The declared backends.
     pub backends: Vec<BackendStatus>,
+    /// The versions that these have of members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<VersionReport>,
     /// The files of certificates and revocations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls_files: Vec<TlsFileStatus>,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{poll_all, shadows, stored, with_services};
+use super::local::{members, poll_all, shadows, stored, with_services};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview::{self, Preview};
@@ -76,9 +76,10 @@ pub(super) async fn check(
         .await;
     findings.extend(map.held.as_ref().map(sources::check_held));
     let masters = masters(&map);
-    let backends =
-        preview::servers(&settings, &lists, &map, &in_force).with_subscriber(NoSubscriber::new());
-    let backends = backends.await;
+    let members = members(&settings).await.unwrap_or_default();
+    let backends = preview::servers(&settings, &lists, &map, &in_force, members)
+        .with_subscriber(NoSubscriber::new())
+        .await;
     findings.extend(backends.statuses.iter().map(|status| {
         let mut changes = backends.changes.iter();
         sources::check_backend(status, changes.find(|change| change.backend == status.name))

@@ -18,7 +18,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{errors, poll_all, shadows, stored, targets};
+use super::local::{errors, members, poll_all, shadows, stored, targets};
 use super::output::{Colour, paint, pluralize, table};
 use super::render::desired_with;
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
@@ -119,7 +119,8 @@ pub(super) async fn plan(
         return Err(unanswered());
     }
     // It logs no more than that on the map.
-    let servers = preview::servers(&settings, &lists, &preview, &in_force)
+    let members = members(&settings).await?;
+    let servers = preview::servers(&settings, &lists, &preview, &in_force, members)
         .with_subscriber(NoSubscriber::new())
         .await;
     let shadows = shadows(&settings, &states, &lists, &servers.statuses).await;

@@ -5,13 +5,17 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use mapsmith_core::config::status::ConfigState;
 use mapsmith_core::learned::LearnedStatus;
+use mapsmith_core::members::SwitchPhase;
 use mapsmith_core::status::{
     InstanceState, InstanceStatus, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus,
 };
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 
-use crate::api::types::{GoneReport, OwnerLoad, OwnershipReport, ReferencesReport, StatusReport};
+use crate::api::types::{
+    GoneReport, OwnerLoad, OwnershipReport, ReferencesReport, StatusReport, VersionReport,
+};
 use crate::cli::certificates;
+use crate::cli::members;
 use crate::cli::output::{Colour, ago, paint, pluralize, steps, table};
 use crate::cli::remote::Connection;
 use crate::cli::rollout::open_text;
@@ -106,6 +110,7 @@ fn text(report: &StatusReport) -> String {
         text.push_str("\nbackends\n");
         text.push_str(&backends::text(&report.backends));
     }
+    text.push_str(&switched_text(&report.versions));
     if !report.certificates.is_empty() {
         text.push_str("\ncertificates\n");
         text.push_str(&certificates::text(&report.certificates, Timestamp::now()));
@@ -120,6 +125,16 @@ fn text(report: &StatusReport) -> String {
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
     text
+}
+
+/// The backends that somebody has switched to another version, or that are on their way there.
+fn switched_text(versions: &[VersionReport]) -> String {
+    // What is as its settings say needs no line.
+    let is_shown =
+        |it: &&VersionReport| it.version.is_switched() || it.version.phase != SwitchPhase::Settled;
+    let lines: String =
+        versions.iter().filter(is_shown).map(|it| format!("  {}", members::in_words(it))).collect();
+    if lines.is_empty() { lines } else { format!("\nswitched\n{lines}") }
 }
 
 /// What operators have ordered.

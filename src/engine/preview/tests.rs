@@ -67,7 +67,7 @@ async fn previewed(
     });
     let (actions, nothing) = (Actions::default(), Stored::default());
     let map = map(&settings, actions, None, Vec::new(), &[], nothing).await;
-    servers(&settings, &[state], &map, &stored.into_iter().collect()).await
+    servers(&settings, &[state], &map, &stored.into_iter().collect(), Arc::default()).await
 }
 
 #[tokio::test]

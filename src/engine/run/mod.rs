@@ -317,6 +317,7 @@ impl Engine {
             if !self.servers.is_waiting() {
                 self.lists_are_due = false;
                 let lists = self.inputs.lists();
+                self.servers.register(Arc::clone(&self.inputs.members.borrow_and_update()));
                 self.servers.take_in(&lists, self.map.decision());
                 if self.servers.question().hosts.is_empty() {
                     // What was asked before is of no use any more.
@@ -396,6 +397,7 @@ impl Engine {
             generation: self.desired.generation,
             evaluated_request: self.servers.evaluated_request(),
             ordered: self.servers.ordered(),
+            members: self.servers.evaluated_members(),
             map: decision.clone(),
             backends: self.servers.backends(self.clock.elapsed()),
         });

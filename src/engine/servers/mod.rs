@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::servers;
+use mapsmith_core::members::MemberListings;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::server::list::Host;
 use mapsmith_core::status::BackendStatus;
@@ -32,6 +33,8 @@ use resolve::{HostAddresses, HostQuestion};
 struct Lists {
     /// The poll request that they answer.
     evaluated_request: u64,
+    /// The number of the members in them.
+    members: u64,
     /// In the order of the backends.
     lists: Vec<Option<Arc<ServerList>>>,
     /// The addresses that they need.
@@ -61,6 +64,9 @@ pub struct ServerDecider {
     /// What waits for its addresses.
     waiting: Option<Lists>,
     evaluated_request: u64,
+    /// What is registered with Mapsmith itself, and the number of what of it is decided on.
+    members: Arc<MemberListings>,
+    evaluated_members: u64,
     /// What an operator has ordered of servers.
     overrides: Arc<Overrides>,
     desired: Option<Arc<DesiredServers>>,
@@ -78,6 +84,8 @@ impl ServerDecider {
             backends,
             waiting: None,
             evaluated_request: 0,
+            members: Arc::default(),
+            evaluated_members: 0,
             overrides: Arc::default(),
             desired: None,
         }
@@ -145,6 +153,16 @@ impl ServerDecider {
         self
     }
 
+    /// Takes the lists of members into what is taken in next.
+    pub fn register(&mut self, members: Arc<MemberListings>) {
+        self.members = members;
+    }
+
+    /// The number of the members that are decided on.
+    pub fn evaluated_members(&self) -> u64 {
+        self.evaluated_members
+    }
+
     /// Takes in what is known of every backend's list, to be decided on once the addresses of its
     /// host names are known. `states` are those of [`Settings::server_lists`].
     pub fn take_in(&mut self, states: &[SourceState<ServerList>], map: &MapDecision) {
@@ -168,8 +186,9 @@ impl ServerDecider {
             let snapshot = states.get(index)?.snapshot.as_ref()?;
             Some((Arc::clone(&snapshot.entries), snapshot.answered_at))
         };
-        let lists: Vec<_> =
-            self.backends.iter_mut().map(|backend| backend.list(listed, &masters)).collect();
+        let members = &self.members;
+        let list = |backend: &mut BackendList| backend.list(listed, members, &masters);
+        let lists: Vec<_> = self.backends.iter_mut().map(list).collect();
         let servers = lists.iter().flatten().flat_map(|list: &Arc<ServerList>| &list.servers);
         let names = servers.filter_map(|server| match &server.host {
             Host::Name(name) => Some(name.clone()),
@@ -179,7 +198,8 @@ impl ServerDecider {
         // Where no name is left there is nothing to ask again in another round.
         let round = if hosts.is_empty() { 0 } else { evaluated_request };
         let question = HostQuestion { round, hosts };
-        self.waiting = Some(Lists { evaluated_request, lists, question });
+        let members = members.number;
+        self.waiting = Some(Lists { evaluated_request, members, lists, question });
     }
 
     /// Whether what was taken in is not decided on yet.
@@ -195,12 +215,12 @@ impl ServerDecider {
     /// Decides what every backend should have at `now`, a time of one steady clock; false where
     /// nothing waits for it, or these addresses are not all that it needs.
     pub fn decide(&mut self, addresses: &HostAddresses, now: Duration) -> bool {
-        let Some(Lists { evaluated_request, lists, .. }) =
+        let Some(Lists { evaluated_request, members, lists, .. }) =
             self.waiting.take_if(|lists| addresses.answer(&lists.question))
         else {
             return false;
         };
-        self.evaluated_request = evaluated_request;
+        (self.evaluated_request, self.evaluated_members) = (evaluated_request, members);
         for (backend, list) in self.backends.iter_mut().zip(&lists) {
             if let Some(list) = list {
                 let resolved = backend.resolve(list, addresses);

@@ -22,6 +22,7 @@ pub use selector::Selector;
 use super::Source;
 use super::frontend::Mode;
 use super::keys::section;
+use super::source::BUILT_IN;
 use super::units::{duration, optional_duration};
 
 /// The most that `max_servers` may allow: more than a backend is built for.
@@ -289,6 +290,11 @@ impl Backend {
             };
             from.problems(&mut of_key);
             match sources.iter().find(|source| source.name == from.source) {
+                None if from.source == BUILT_IN => of_key(
+                    "from: what is registered is kept in the store; set `path` in `[store]` (like \
+                        /var/lib/mapsmith/mapsmith.db)"
+                        .to_owned(),
+                ),
                 None => of_key(format!("from: there is no source of the name {:?}", from.source)),
                 Some(source) if source.shadow && key == "from" => of_key(format!(
                     "from: source {:?} is a shadow, which is never applied; name it in \

@@ -51,6 +51,12 @@ name = "services"
 [backend.from]
 source = "consul"
 service = "web"
+[[backend]]
+name = "members"
+[backend.from]
+source = "registrations"
+name = "myapp"
+version = "1.0.0"
 [store]
 path = "/mapsmith.db"
 [notify]
@@ -183,6 +189,8 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("address = \"127.0.0.1:8141\"", "backend[0].servers[0].address: is missing"),
         ("source = \"pins\"", "backend[1].from.source: is missing"),
         ("service = \"web\"", "backend[4] \"services\": from.service: is missing"),
+        ("name = \"myapp\"", "backend[5] \"members\": from.name: is missing"),
+        ("version = \"1.0.0\"", "backend[5] \"members\": from.version: is missing"),
         ("path = \"/mapsmith.db\"", "store.path: is missing"),
         ("command = [\"/usr/local/bin/page\"]", "notify.command: is missing"),
         ("cert = \"/api.pem\"", "api.tls.cert: is missing"),

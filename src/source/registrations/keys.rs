@@ -1,7 +1,37 @@
 //! What is wrong with the settings of registered nodes.
 
+use mapsmith_core::members::check_name;
+use serde::Deserialize;
+
 use crate::settings::Source;
+use crate::settings::keys::{SelectorKeys, section};
 use crate::source::SourceKind;
+
+section! {
+    /// Which members are a backend's servers: those that are registered by this name and version,
+    /// each called by its address (`10.0.0.3:8080`). `mapsmith switch` gives the backend another
+    /// version, which counts until `version` here is another one than it was then.
+    #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct MemberSelector {
+        /// What they are registered as, like `myapp`.
+        #[unset(required)]
+        pub name: String,
+        /// Their version, like `"1.0.0"`.
+        #[unset(required)]
+        pub version: String,
+    }
+}
+
+impl SelectorKeys for MemberSelector {
+    fn problems(&self, mut problem: impl FnMut(String)) {
+        for (key, value) in [("name", &self.name), ("version", &self.version)] {
+            if let Err(error) = check_name(key, value) {
+                problem(format!("{key}: {error}"));
+            }
+        }
+    }
+}
 
 /// Reports what can't be so of sources of this kind. `has_store`: there is where registrations are
 /// kept.

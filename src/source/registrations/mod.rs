@@ -1,6 +1,7 @@
-//! Nodes that are registered with Mapsmith itself. The daemon has them from whoever changes them
-//! ([`RegistrationService`](crate::store::RegistrationService)), and polls nobody; `check`, `plan`
-//! and `sync` read the store, which may be a running daemon's.
+//! Nodes and members that are registered with Mapsmith itself. The daemon has them from whoever
+//! changes them ([`RegistrationService`](crate::store::RegistrationService),
+//! [`MemberService`](crate::store::MemberService)), and polls nobody; `check`, `plan` and `sync`
+//! read the store, which may be a running daemon's.
 
 pub(crate) mod keys;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use mapsmith_core::members::{MemberKey, Members};
 use mapsmith_core::status::PollKind;
 use mapsmith_core::{EntryMap, ServerList, Snapshot};
 
@@ -16,6 +18,8 @@ use super::error::{SourceError, SourceErrorKind};
 use super::{Extent, Feed, Polled, Registry, Unsupported};
 use crate::settings::{self, Selector};
 use crate::store::SqliteStore;
+use crate::store::sqlite::StoredMember;
+use keys::MemberSelector;
 
 /// What is registered.
 pub(super) struct Registrations {
@@ -41,8 +45,14 @@ impl Registry for Registrations {
         }))
     }
 
-    fn servers(&self, _of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
-        Err(Unsupported::new(&self.settings.name, "registrations of nodes list no servers"))
+    fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+        let Some(store) = self.settings.of_kind.store.clone() else {
+            return Err(Unsupported::new(&self.settings.name, "it needs [store]"));
+        };
+        let of = of.read().map_err(|problems| {
+            Unsupported::new(&self.settings.name, format!("from.{}", problems.join("; from.")))
+        })?;
+        Ok(Box::new(StoredMembersFeed { store, of }))
     }
 }
 
@@ -70,6 +80,41 @@ impl Feed<EntryMap> for StoredFeed {
         Ok(Polled {
             kind: PollKind::Full,
             entries: Arc::new(entries),
+            rejections: Arc::default(),
+            bytes: 0,
+        })
+    }
+}
+
+/// The members in the store, likewise.
+struct StoredMembersFeed {
+    store: PathBuf,
+    of: MemberSelector,
+}
+
+#[async_trait]
+impl Feed<ServerList> for StoredMembersFeed {
+    async fn poll(
+        &mut self,
+        _extent: Extent,
+        _current: Option<&Snapshot<ServerList>>,
+        _now: Timestamp,
+    ) -> Result<Polled<ServerList>, SourceError> {
+        let stored = SqliteStore::peek_members(&self.store).await.map_err(|error| SourceError {
+            place: format!("store.path {}", error.path),
+            fault: SourceErrorKind::Setup(error.fault.to_string()),
+        })?;
+        let mut members = Members::default();
+        for StoredMember { member, lifetime, expired } in stored.members {
+            let MemberKey { name, version, .. } = &member.key;
+            if *name == self.of.name && *version == self.of.version {
+                members.restore(member, lifetime, expired);
+            }
+        }
+        let list = members.list(&self.of.name, [&*self.of.version]);
+        Ok(Polled {
+            kind: PollKind::Full,
+            entries: Arc::new(list),
             rejections: Arc::default(),
             bytes: 0,
         })

@@ -17,7 +17,7 @@ use mapsmith_core::desired::hold::HoldState;
 use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{OverrideChange, Overrides, ServiceForms};
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::watch;
 
 use self::lock::Lock;
@@ -27,11 +27,13 @@ use super::{
 
 mod audit;
 mod copy;
+mod errors;
 mod events;
 mod history;
 mod hold;
 mod lists;
 mod lock;
+mod members;
 mod objects;
 mod overrides;
 mod owners;
@@ -50,7 +52,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 17] = [
+const MIGRATIONS: [&str; 18] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -148,9 +150,17 @@ const MIGRATIONS: [&str; 17] = [
     owner TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, reason TEXT, author TEXT, \
     PRIMARY KEY (kind, name)) STRICT;
 ",
+    "
+    CREATE TABLE members (name TEXT NOT NULL, version TEXT NOT NULL, host TEXT NOT NULL, \
+    port INTEGER NOT NULL, meta TEXT NOT NULL, ttl INTEGER, lifetime INTEGER, \
+    since INTEGER NOT NULL, expired INTEGER, author TEXT, \
+    PRIMARY KEY (name, version, host, port)) STRICT, WITHOUT ROWID;
+    CREATE TABLE backend_versions (backend TEXT PRIMARY KEY, version TEXT NOT NULL) STRICT;
+",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
+pub use members::{MemberWrites, StoredMember, StoredMembers};
 pub use registrations::{NotChanged, RegistrationJob};
 
 /// How long another program's lock is waited for: a backup holds it for moments.
@@ -185,24 +195,6 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-impl From<rusqlite::Error> for StoreErrorKind {
-    fn from(error: rusqlite::Error) -> Self {
-        let text = error.to_string();
-        match error.sqlite_error_code() {
-            Some(
-                ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::FileLockingProtocolFailed,
-            ) => Self::Locked(text),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(text),
-            Some(ErrorCode::DiskFull) => Self::Full(text),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
-            Some(ErrorCode::CannotOpen) => Self::NotOpened(text),
-            _ => Self::Other(text),
-        }
-    }
-}
-
 impl SqliteStore {
     /// Opens the file, makes it where there is none, and brings its schema up to date. It is this
     /// process's until the store is dropped.
@@ -221,6 +213,11 @@ impl SqliteStore {
     /// Whether it is still the file at this path.
     pub fn is_at(&self, path: &Path) -> bool {
         self.path == path && self.file.is_some() && self.file == identity(path)
+    }
+
+    /// Whether both are one and the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
     }
 
     /// Every backend's list that was last in force and can be used.

@@ -15,6 +15,7 @@ use crate::config::status::HaproxyStatus;
 use crate::desired::hold::Hold;
 use crate::desired::references::Dangling;
 use crate::desired::rollout::Rollout;
+use crate::members::BackendVersion;
 use crate::revision::{ChangeCounts, HeldChange};
 use crate::services::ServicesStatus;
 use crate::status::{BackendStatus, InstanceStatus, KeptNodes, MapFileStatus, SourceStatus};
@@ -23,6 +24,7 @@ use crate::tls_file::TlsFileStatus;
 mod certificates;
 mod haproxy;
 mod items;
+mod members;
 mod settle;
 
 pub use settle::{Key, Settling};
@@ -112,6 +114,8 @@ pub enum Kind {
     Hold,
     /// A backend's list is not in force as it is.
     Backend,
+    /// A backend is on its way to another version of its members, and does not get there.
+    Switch,
     DriftHealed,
     /// Servers that somebody put into maintenance or drain outside Mapsmith.
     ExternalServers,
@@ -274,6 +278,8 @@ pub struct Status {
     pub store_errors: Vec<(&'static str, String)>,
     pub sources: Vec<SourceStatus>,
     pub backends: Vec<BackendStatus>,
+    /// Backends on their way to another version of their members, and why each is not further.
+    pub switches: Vec<(BackendVersion, Option<String>)>,
     pub tls_files: Vec<TlsFileStatus>,
     pub certificates: Vec<CertificateStatus>,
     pub haproxy: Option<HaproxyStatus>,
@@ -294,6 +300,7 @@ pub fn attention(status: &Status, now: Timestamp) -> Attention {
     haproxy::of_instances(status, now, &mut items);
     haproxy::of_configuration(status, &mut items);
     certificates::of_certificates(status, now, &mut items);
+    items.extend(members::of_switches(status, now));
     items::of_mapsmith(status, now, &mut items);
     Attention::new(items)
 }

@@ -44,6 +44,10 @@ pub enum EventKind {
     Source,
     /// An operator ordered something of a node or a master, or that ended.
     Override,
+    /// A member is registered, or is no more.
+    Registration,
+    /// A backend gets another version of its members.
+    Switch,
     /// HAProxy was reloaded, or the sources were asked because somebody said so.
     Reload,
     /// HAProxy's configuration is in another state.
@@ -55,7 +59,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Revision,
         Self::Held,
         Self::Approved,
@@ -66,6 +70,8 @@ impl EventKind {
         Self::Drift,
         Self::Source,
         Self::Override,
+        Self::Registration,
+        Self::Switch,
         Self::Reload,
         Self::Config,
         Self::Token,
@@ -85,6 +91,8 @@ impl EventKind {
             Self::Drift => "drift",
             Self::Source => "source",
             Self::Override => "override",
+            Self::Registration => "registration",
+            Self::Switch => "switch",
             Self::Reload => "reload",
             Self::Config => "config",
             Self::Token => "token",

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::desired::damping::{Damper, DampingPolicy};
+use mapsmith_core::desired::damping::Damper;
 use mapsmith_core::desired::gate::{ApprovalError, Gate, Verdict};
 use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
 use mapsmith_core::desired::servers::{self, BackendOptions, Resolved};
+use mapsmith_core::members::{MemberListing, MemberListings};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::server::list::{Host, RejectedServer};
 use mapsmith_core::server::{LastGoodList, Manage};
@@ -17,6 +18,7 @@ use mapsmith_core::{DesiredBackend, HeldChange, Overrides, Server, ServerList, S
 use metrics::counter;
 
 mod masters;
+mod members;
 mod memory;
 mod report;
 
@@ -82,6 +84,9 @@ pub(super) struct BackendList {
     released: BTreeMap<String, Option<u16>>,
     /// Whether HAProxy's file is Mapsmith's.
     is_rendered: bool,
+    /// Its list, where that is one of members, and the number of the latest order that is in it.
+    members: Option<MemberListing>,
+    order: u64,
 }
 
 impl BackendList {
@@ -95,10 +100,7 @@ impl BackendList {
             declared: Arc::new(backend.declared()),
             options: BackendOptions::new(backend.default_options(), backend.usual_options()),
             of_masters: backend.all_options(),
-            damper: Damper::new(DampingPolicy {
-                may_be_empty: backend.empty == WhenEmpty::Accept,
-                ..settings.damping.pace()
-            }),
+            damper: Damper::new(members::policy(backend, settings)),
             settings: backend.clone(),
             gate: Gate::default(),
             window: Window::new(settings.guard.window),
@@ -118,6 +120,8 @@ impl BackendList {
             ordered: Vec::new(),
             released: BTreeMap::new(),
             is_rendered: settings.haproxy.is_some(),
+            members: None,
+            order: 0,
         }
     }
 
@@ -154,9 +158,12 @@ impl BackendList {
     pub(super) fn list(
         &mut self,
         listed: impl Fn(&Selector) -> Option<(Arc<ServerList>, Timestamp)>,
+        members: &MemberListings,
         masters: &Masters<'_>,
     ) -> Option<Arc<ServerList>> {
+        self.members = members.of.get(self.name()).cloned();
         let (list, said_at) = match self.settings.listing() {
+            Listing::From(_) if self.members.is_some() => self.list_of_members().unzip(),
             Listing::Servers(_) => {
                 let read_at = self.said_at.unwrap_or_else(Timestamp::now);
                 (Some(Arc::clone(&self.declared)), Some(read_at))
@@ -289,7 +296,9 @@ impl BackendList {
                 reason: format!("{host} does not resolve: {error}"),
             })
             .collect();
-        let most = self.settings.max_servers.unwrap_or(usize::MAX);
+        // Of two versions there are more for a moment than it has for long.
+        let joining = self.members.as_ref().is_some_and(|members| members.joining);
+        let most = self.settings.max_servers.filter(|_| !joining).unwrap_or(usize::MAX);
         self.beyond_max = servers::take_beyond(&mut servers, self.last_in_force(), most);
         servers
     }
@@ -316,6 +325,7 @@ impl BackendList {
         limits: &Limits,
         now: Duration,
     ) {
+        self.take_order(&listed);
         let (held, approved) = if self.gate.accepted() == Some(&listed) {
             (self.gate.settle(), false)
         } else {
@@ -334,6 +344,9 @@ impl BackendList {
             );
         }
         self.damper.list(listed, now);
+        if let Some(members) = &self.members {
+            self.damper.leave(&members.left, now);
+        }
     }
 
     /// What the list changes, where the guard lets it through.

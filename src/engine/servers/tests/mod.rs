@@ -19,6 +19,7 @@ use crate::engine::map::MapDecider;
 use crate::engine::memory::Memory;
 
 mod masters;
+mod members;
 mod rejected;
 mod restart;
 mod settings;

@@ -6,7 +6,7 @@
 //! (TritonDataCenter/muppet, `lib/watch.js`), but for its rounding: see [`DampingPolicy`].
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::guard::Limit;
 
@@ -67,6 +67,10 @@ pub struct Damper<T> {
     last_seen: BTreeMap<String, Duration>,
     burst: Option<Burst>,
     window: Option<Window>,
+    /// What an operator ordered, until the next step.
+    ordered: Option<BTreeMap<String, T>>,
+    /// Those that took themselves off the list: they need not be waited for.
+    left: BTreeSet<String>,
 }
 
 impl<T: Clone + PartialEq> Damper<T> {
@@ -78,6 +82,8 @@ impl<T: Clone + PartialEq> Damper<T> {
             last_seen: BTreeMap::new(),
             burst: None,
             window: None,
+            ordered: None,
+            left: BTreeSet::new(),
         }
     }
 
@@ -107,16 +113,45 @@ impl<T: Clone + PartialEq> Damper<T> {
         self.listed = Some(listed);
     }
 
+    /// Has this list in force from the next step on, whatever the policy says: an operator ordered
+    /// it. What else is in force stays as it is where it `may_stay`, and goes else.
+    pub fn order(&mut self, listed: BTreeMap<String, T>, may_stay: impl Fn(&str) -> bool) {
+        let mut next = listed.clone();
+        for (name, server) in self.in_force.iter().flatten().filter(|(name, _)| may_stay(name)) {
+            next.entry(name.clone()).or_insert_with(|| server.clone());
+        }
+        self.last_seen.retain(|name, _| next.contains_key(name) && !listed.contains_key(name));
+        self.burst = None;
+        self.listed = Some(listed);
+        self.ordered = Some(next);
+    }
+
+    /// These took themselves off the list, and are gone: neither the hold nor the throttle is for
+    /// them.
+    pub fn leave(&mut self, left: &BTreeSet<String>, now: Duration) {
+        let is_news = |name: &String| self.last_seen.contains_key(name);
+        if left.difference(&self.left).any(is_news) {
+            self.burst.get_or_insert(Burst { first: now, last: now });
+        }
+        self.left.clone_from(left);
+    }
+
     /// Brings into force what is due. Whether the list in force is another one now.
     pub fn step(&mut self, now: Duration) -> bool {
+        let ordered = self.ordered.take().is_some_and(|next| {
+            let changed = self.in_force.as_ref() != Some(&next);
+            self.in_force = Some(next);
+            changed
+        });
         if self.change_due().is_some_and(|due| now < due) {
-            return false;
+            return ordered;
         }
         self.burst = None;
-        let Some(mut next) = self.listed.clone() else { return false };
+        let Some(mut next) = self.listed.clone() else { return ordered };
         let going = self.going(now);
         if let Some(window) = &mut self.window {
-            window.left = window.left.saturating_sub(going.len());
+            let damped = going.iter().filter(|name| !self.left.contains(*name)).count();
+            window.left = window.left.saturating_sub(damped);
         }
         for (name, server) in self.in_force.iter().flatten() {
             if !next.contains_key(name) && !going.contains(name) {
@@ -126,14 +161,19 @@ impl<T: Clone + PartialEq> Damper<T> {
         self.last_seen.retain(|name, _| next.contains_key(name));
         let changed = self.in_force.as_ref() != Some(&next);
         self.in_force = Some(next);
-        changed
+        changed || ordered
     }
 
     fn going(&mut self, now: Duration) -> Vec<String> {
-        let mut due: Vec<_> =
-            self.last_seen.iter().filter(|(_, seen)| now >= **seen + self.pace.hold).collect();
+        let may_go = self.last_seen.len() - usize::from(self.spares_last());
+        let left = self.last_seen.keys().filter(|name| self.left.contains(*name));
+        let mut going: Vec<String> = left.take(may_go).cloned().collect();
+        let is_due = |(name, seen): &(&String, &Duration)| {
+            now >= **seen + self.pace.hold && !self.left.contains(*name)
+        };
+        let mut due: Vec<_> = self.last_seen.iter().filter(is_due).collect();
         if due.is_empty() {
-            return Vec::new();
+            return going;
         }
         due.sort_by_key(|(_, seen)| **seen);
         let window = match self.window {
@@ -144,8 +184,9 @@ impl<T: Clone + PartialEq> Damper<T> {
             }
         };
         self.window = Some(window);
-        let most = window.left.min(self.last_seen.len() - usize::from(self.spares_last()));
-        due.into_iter().take(most).map(|(name, _)| name.clone()).collect()
+        let most = window.left.min(may_go - going.len());
+        going.extend(due.into_iter().take(most).map(|(name, _)| name.clone()));
+        going
     }
 
     /// Whether one of the servers that are not listed any more stays as the last of all.

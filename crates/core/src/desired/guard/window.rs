@@ -59,6 +59,12 @@ impl Window {
         }
     }
 
+    /// The same, as if nothing had come into force yet.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::new(self.length)
+    }
+
     /// Remembers for so long from now on.
     pub fn set_length(&mut self, length: Duration) {
         self.length = length;
