@@ -56,7 +56,7 @@ pub fn measure() -> anyhow::Result<()> {
     );
     measure_answers(&mut api)?;
     measure_registrations(&mut api, &gateways, &map)?;
-    measure_rate(&mut api, &daemon, &gateways, &map)?;
+    measure_rate(&url, &daemon, &gateways, &map)?;
     drop(daemon);
     measure_streams(&gateways, &map, &registry)
 }
@@ -290,51 +290,75 @@ fn measure_registrations(
     Ok(())
 }
 
-/// So many a second, in batches and one by one.
+/// So many a second, in batches and one by one. Each is asked for at its time, however long the
+/// others take.
 fn measure_rate(
-    api: &mut Connection,
+    url: &str,
     daemon: &Daemon,
     gateways: &[Gateway],
     map: &Path,
 ) -> anyhow::Result<()> {
-    let mut entry = Entry::open(&gateways[1], map)?;
-    for (name, batch) in [("in batches of 100", 100), ("one by one", 1)] {
-        let mut routed = Vec::new();
+    for (name, clients, batch) in
+        [("registered in batches of 100", 1, 100), ("registered one by one, of 50 clients", 50, 1)]
+    {
         let (begin, used) = (Instant::now(), processor(daemon.0.id()));
-        for number in 0..RATE * SECONDS / batch {
-            let due = Duration::from_secs_f64((number * batch) as f64 / RATE as f64);
-            thread::sleep(due.saturating_sub(begin.elapsed()));
-            let node = |at: usize| format!("{batch}x{}.example.test", number * batch + at);
-            let start = Instant::now();
-            match batch {
-                1 => api.expect(
-                    "PUT",
-                    &format!("/v1/nodes/{}?force=true", node(0)),
-                    "{\"master\": \"puppet01\"}",
-                )?,
-                _ => {
-                    let all = (0..batch).map(|at| json!({"node": node(at), "master": "puppet01"}));
-                    let all: Vec<Value> = all.collect();
-                    api.expect("POST", "/v1/nodes?force=true", &json!(all).to_string())?;
-                }
-            }
-            // Looking costs HAProxy's time, too.
-            if number % (100 / batch) == 0 {
-                while entry.value(&node(batch - 1))?.is_none() {
-                    thread::yield_now();
-                }
-                routed.push(start.elapsed());
-            }
-        }
+        let routed = thread::scope(|scope| {
+            let register =
+                |client| move || register(url, &gateways[1], map, begin, (client, clients), batch);
+            let clients: Vec<_> =
+                (0..clients).map(|client| scope.spawn(register(client))).collect();
+            let ended = clients.into_iter().map(|it| it.join().expect("a client"));
+            ended.collect::<anyhow::Result<Vec<_>>>()
+        })?;
         let (took, used) = (begin.elapsed(), processor(daemon.0.id()) - used);
         let each = used.as_secs_f64() * 1000.0 / (RATE * SECONDS) as f64;
-        row(&format!("registered {name}"), &routed, None);
+        row(name, &routed.concat(), None);
         println!(
             "    {:.0} a second; {each:.2} of the daemon's processor time each",
             (RATE * SECONDS) as f64 / took.as_secs_f64()
         );
     }
     Ok(())
+}
+
+/// One client's part; how long some of it took, from its time until it was routed.
+fn register(
+    url: &str,
+    gateway: &Gateway,
+    map: &Path,
+    begin: Instant,
+    (client, clients): (usize, usize),
+    batch: usize,
+) -> anyhow::Result<Vec<Duration>> {
+    let (mut api, mut entry) = (Connection::open(url)?, Entry::open(gateway, map)?);
+    let mut routed = Vec::new();
+    let requests = RATE * SECONDS / batch / clients;
+    for number in 0..requests {
+        let first = (number * clients + client) * batch;
+        let due = Duration::from_secs_f64(first as f64 / RATE as f64);
+        thread::sleep(due.saturating_sub(begin.elapsed()));
+        let node = |at: usize| format!("{clients}x{}.example.test", first + at);
+        match batch {
+            1 => api.expect(
+                "PUT",
+                &format!("/v1/nodes/{}?force=true", node(0)),
+                "{\"master\": \"puppet01\"}",
+            )?,
+            _ => {
+                let all = (0..batch).map(|at| json!({"node": node(at), "master": "puppet01"}));
+                let all: Vec<Value> = all.collect();
+                api.expect("POST", "/v1/nodes?force=true", &json!(all).to_string())?;
+            }
+        }
+        // Looking costs HAProxy's time, too.
+        if number % (requests / 10).min(100) == 0 {
+            while entry.value(&node(batch - 1))?.is_none() {
+                thread::yield_now();
+            }
+            routed.push(begin.elapsed() - due);
+        }
+    }
+    Ok(routed)
 }
 
 /// Clients of many streams each, which they all have over one connection.
@@ -400,7 +424,9 @@ fn measure_streams(gateways: &[Gateway], map: &Path, registry: &Registry) -> any
     let address = daemon.api(&root.join("log"))?;
     let url = address.replace("http://127.0.0.1", "https://localhost");
     let ca = Certificate::from_pem(made.cert.pem().as_bytes())?;
-    let client = || Client::builder().tls_certs_only([ca.clone()]).build();
+    // The daemon closes what is idle for longer.
+    let idle = Duration::from_secs(5);
+    let client = || Client::builder().tls_certs_only([ca.clone()]).pool_idle_timeout(idle).build();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let admin = client()?;

@@ -327,9 +327,12 @@ impl MapDecider {
     /// What the sources' answer would change, where it is another one than that which the rollout
     /// began beside and than what it brings.
     fn waiting_behind(&mut self) -> Option<ChangeCounts> {
+        let holds = |open: &&Current| open.rollout.holds_sources();
+        // The id of an answer is a look at all of it.
+        self.rollouts.open().filter(holds)?;
         let answer = self.hold_answer()?;
         let id = self.answer_id()?;
-        let open = self.rollouts.open().filter(|open| open.rollout.holds_sources())?;
+        let open = self.rollouts.open().filter(holds)?;
         let is_known = open.plan.answer == id || answer == open.base || answer == open.stable;
         let stable = Arc::clone(&open.stable);
         if is_known {
