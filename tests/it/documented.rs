@@ -19,9 +19,17 @@ const NODES: &str = "{\"node\": \"db1.example.com\", \"master\": \"master1\"}\n\
 const MANY: usize = 60;
 
 /// What needs another site than this one: several HAProxys, or one that Mapsmith runs.
-/// tests/it/control/rollout.rs and tests/it/managed/declared.rs ask those.
-const ELSEWHERE: [&str; 7] =
-    ["canary", "/rollouts", "/frontends", "/config", "PATCH", "$tag", "\"servers\": "];
+/// tests/it/control/rollout.rs, tests/it/managed/declared.rs and tests/it/members ask those.
+const ELSEWHERE: [&str; 8] = [
+    "/backends/live",
+    "canary",
+    "/rollouts",
+    "/frontends",
+    "/config",
+    "PATCH",
+    "$tag",
+    "\"servers\": ",
+];
 
 /// The API's document.
 pub(crate) fn document() -> String {

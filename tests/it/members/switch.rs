@@ -55,7 +55,7 @@ fn a_switch_under_load_fails_no_request_and_never_has_fewer_servers_ready_and_ba
     for binary in oldest_and_newest() {
         let (scene, old, new) = both(binary);
         let load = Load::start(scene.gateway.http_address(), &["node1".to_owned()], 1);
-        let serves = |count: u64| {
+        let serves = |count: usize| {
             let before = load.answered();
             let answered = || (load.answered() > before + count).then_some(());
             scene.mapsmith.wait_for("the load goes on", BOUND, |_| answered());
