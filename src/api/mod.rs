@@ -43,6 +43,7 @@ mod explain;
 mod history;
 pub mod map;
 mod masters;
+mod node_commands;
 mod nodes;
 mod owned;
 pub(crate) mod places;
@@ -64,6 +65,7 @@ pub use declared::Declarations;
 pub use error::Error;
 pub(crate) use history::HistoryAccess;
 pub(crate) use map::MapAnswers;
+pub use node_commands::NotRun;
 pub use servers::{ServerChange, ServerPlace};
 
 /// The task without which nothing is decided, by its name in the metrics.

@@ -19,9 +19,9 @@ const NODES: &str = "{\"node\": \"db1.example.com\", \"master\": \"master1\"}\n\
 const MANY: usize = 60;
 
 /// What needs another site than this one: several HAProxys, or one that Mapsmith runs.
-/// tests/it/control/rollout.rs and tests/it/managed/declared.rs ask those.
-const ELSEWHERE: [&str; 6] =
-    ["canary", "/rollouts", "/frontends", "/config", "$tag", "\"servers\": "];
+/// tests/it/control/rollout.rs, tests/it/managed/declared.rs and commands.rs ask those.
+const ELSEWHERE: [&str; 7] =
+    ["canary", "/rollouts", "/frontends", "/config", "$tag", "\"servers\": ", "\"command\": "];
 
 /// The commands of a document, each in one line.
 fn commands(document: &str) -> Vec<String> {

@@ -17,7 +17,7 @@ use mapsmith_core::desired::hold::HoldState;
 use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{OverrideChange, Overrides, ServiceForms};
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::watch;
 
 use self::lock::Lock;
@@ -26,8 +26,10 @@ use super::{
 };
 
 mod audit;
+mod commands;
 mod copy;
 mod events;
+mod fault;
 mod history;
 mod hold;
 mod lists;
@@ -50,7 +52,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 17] = [
+const MIGRATIONS: [&str; 18] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -148,6 +150,11 @@ const MIGRATIONS: [&str; 17] = [
     owner TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, reason TEXT, author TEXT, \
     PRIMARY KEY (kind, name)) STRICT;
 ",
+    "
+    ALTER TABLE audit ADD COLUMN detail TEXT;
+    ALTER TABLE audit ADD COLUMN outcome TEXT;
+    CREATE INDEX audit_running ON audit (seq) WHERE outcome = 'running';
+",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
@@ -183,24 +190,6 @@ pub struct SqliteStore {
 /// What tells one file from another at the same path.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-impl From<rusqlite::Error> for StoreErrorKind {
-    fn from(error: rusqlite::Error) -> Self {
-        let text = error.to_string();
-        match error.sqlite_error_code() {
-            Some(
-                ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::FileLockingProtocolFailed,
-            ) => Self::Locked(text),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(text),
-            Some(ErrorCode::DiskFull) => Self::Full(text),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
-            Some(ErrorCode::CannotOpen) => Self::NotOpened(text),
-            _ => Self::Other(text),
-        }
-    }
 }
 
 impl SqliteStore {

@@ -50,12 +50,14 @@ pub enum EventKind {
     Config,
     /// A token was made, rotated or revoked.
     Token,
+    /// A command was begun on a node, or has ended.
+    Command,
     /// The worst of what needs a person is another item.
     Attention,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Revision,
         Self::Held,
         Self::Approved,
@@ -69,6 +71,7 @@ impl EventKind {
         Self::Reload,
         Self::Config,
         Self::Token,
+        Self::Command,
         Self::Attention,
     ];
 
@@ -88,6 +91,7 @@ impl EventKind {
             Self::Reload => "reload",
             Self::Config => "config",
             Self::Token => "token",
+            Self::Command => "command",
             Self::Attention => "attention",
         }
     }
