@@ -18,6 +18,7 @@ pub mod attention;
 mod backoff;
 pub mod cli;
 mod command;
+pub mod commands;
 pub mod declared;
 pub mod engine;
 pub mod events;

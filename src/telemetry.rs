@@ -76,6 +76,9 @@ metrics! {
     // By `status` (`401`, `403`, `429`).
     counter API_REFUSALS = "mapsmith_api_refusals_total",
         "Requests that the API refused because of who asked or how often";
+    // By `command` and `outcome` (`ok`, `refused`, `failed`, `no_master`, `unknown`).
+    counter COMMANDS = "mapsmith_commands_total", "Commands that were run on nodes, by outcome";
+    gauge COMMANDS_RUNNING = "mapsmith_commands_running", "Commands on nodes that run right now";
     gauge API_WAITS = "mapsmith_api_waits", "Requests that wait for another map right now";
     gauge API_STREAMS = "mapsmith_api_event_streams",
         "Streams of events and of statistics that are open right now";

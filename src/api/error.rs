@@ -7,6 +7,7 @@ use mapsmith_core::history::RevisionRecord;
 use mapsmith_core::objects::ObjectKey;
 use thiserror::Error as ThisError;
 
+use super::node_commands::NotRun;
 use crate::declared::Fault;
 use crate::tls::RenewError;
 
@@ -79,6 +80,9 @@ pub enum Error {
     /// The node is of a master that whoever asks has no grant for.
     #[error("{0}")]
     NotGranted(String),
+    /// A command on a node is not begun.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
     /// There is no such token.
     #[error("{0}")]
     NoToken(String),

@@ -44,6 +44,7 @@ mod history;
 pub mod map;
 mod masters;
 pub mod members;
+mod node_commands;
 mod nodes;
 mod owned;
 pub(crate) mod places;
@@ -68,6 +69,7 @@ pub use declared::Declarations;
 pub use error::Error;
 pub(crate) use history::HistoryAccess;
 pub(crate) use map::MapAnswers;
+pub use node_commands::NotRun;
 pub use servers::{ServerChange, ServerPlace};
 
 /// The task without which nothing is decided, by its name in the metrics.

@@ -146,6 +146,11 @@ pub(super) fn note(reason: Option<String>, by: Option<String>) -> Result<Note, I
     }
 }
 
+/// Why something is asked for.
+pub fn reason(reason: Option<String>) -> Result<Option<String>, Invalid> {
+    note(reason, None).map(|note| note.reason)
+}
+
 /// When an order ends that is given for so long.
 pub(super) fn end(duration: &str, now: Timestamp) -> Result<Timestamp, Invalid> {
     let length = humantime::parse_duration(duration).ok();

@@ -486,7 +486,11 @@ async fn open_store(
     let Some(store) = &settings.store else { return Ok((None, None, Arc::default())) };
     let store = match kept.filter(|kept| kept.is_at(&store.path)) {
         Some(kept) => kept,
-        None => SqliteStore::open(&store.path).await?,
+        None => {
+            let store = SqliteStore::open(&store.path).await?;
+            store.end_lost_commands(Timestamp::now()).await?;
+            store
+        }
     };
     *take() = Some(store.clone());
     let (service, overridden) = OverrideService::open(store.clone()).await?;

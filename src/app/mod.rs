@@ -44,7 +44,7 @@ pub async fn run(
     let most_connections = http::connections_within(descriptors::raise_limit());
     let mut starter = Starter::new(metrics, most_connections);
     let mut carried = Carried::default();
-    let mut ground = Ground::of(file, &carried.declared).await?;
+    let mut ground = Ground::of(file.with_secret()?, &carried.declared).await?;
     let mut daemon = starter.start(&ground, &carried, take_over).await?;
     loop {
         let end = daemon.run_until_stopped(&mut signals, &mut ground, &mut carried);

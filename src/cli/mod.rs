@@ -18,6 +18,7 @@ use crate::telemetry;
 mod approve;
 mod certificates;
 mod check;
+mod command;
 mod config;
 mod diff;
 mod events;
@@ -53,6 +54,8 @@ const USAGE: u8 = 2;
 const CHANGES: u8 = 3;
 /// The guard holds a change back.
 const HELD: u8 = 4;
+/// `command run`: nobody knows what came of it.
+const UNKNOWN: u8 = 5;
 /// SIGHUP ended it, as a shell shows that.
 const HUNG_UP: u8 = 128 + 1;
 
@@ -63,7 +66,7 @@ const DEFAULT_CONFIG: &str = "/etc/mapsmith/mapsmith.toml";
 /// swapped in atomically.
 ///
 /// Exit codes: 0 success, 1 failed, 2 wrong usage or settings, 3 (`plan` only) there are changes, 4
-/// held by the guard.
+/// held by the guard, 5 (`command run` only) nobody knows whether it was run.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
 struct Arguments {
@@ -224,6 +227,10 @@ enum Verb {
     Member(members::MemberVerb),
     /// Give a backend another version of its members: they are ready before the old ones leave
     Switch(members::Switch),
+    /// Run a command of the settings on a node, by its master and at most once, and list which
+    /// there are. Needs [commands], and a token with a grant
+    #[command(subcommand)]
+    Command(command::CommandVerb),
     /// Register a node with its master in Mapsmith itself, or many from a file. Needs a [[source]]
     /// of type "registrations"
     Register(registrations::Register),
@@ -295,6 +302,7 @@ impl Verb {
             | Self::Rollout { verb: None, connection } => Some(connection),
             Self::Rollout { verb: Some(verb), .. } => Some(verb.connection()),
             Self::Token(verb) => Some(verb.connection()),
+            Self::Command(verb) => Some(verb.connection()),
             Self::Server(verb) => Some(verb.connection()),
             Self::Config(verb) => Some(verb.connection()),
             Self::Order(verb) => Some(verb.connection()),
@@ -404,6 +412,7 @@ async fn carry_out(
         Verb::Approve { asked, connection } => approve::approve(connection, asked, output).await,
         Verb::Rollout { verb, connection } => rollout::rollout(verb, connection, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
+        Verb::Command(verb) => verb.carry_out(output).await,
         Verb::Server(verb) => server::server(verb, output).await,
         Verb::Config(verb) => verb.carry_out(output).await,
     }

@@ -22,8 +22,8 @@ pub(super) enum TokenVerb {
         /// (everything), or none for its grants alone
         #[arg(long)]
         role: Role,
-        /// What it may do beside: node:MASTER, register:PREFIX or commands; may be given several
-        /// times
+        /// What it may do beside: node:MASTER, register:PREFIX, commands or commands:NAME; may be
+        /// given several times
         #[arg(long = "grant", value_name = "GRANT")]
         grants: Vec<Grant>,
         /// How long it is good; without it until it is revoked

@@ -12,7 +12,7 @@ use mapsmith_core::desired::hold::HoldError;
 use super::body::BOUND;
 use super::problems::Kind;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
-use crate::api::{self, requests};
+use crate::api::{self, NotRun, requests};
 use crate::tls::RenewError;
 
 /// Why a request gets no plain answer, as a person reads it.
@@ -110,6 +110,17 @@ impl From<requests::Invalid> for HttpError {
     }
 }
 
+/// What kind of problem it is that a command is not begun.
+fn kind_of(error: &NotRun) -> Kind {
+    match error {
+        NotRun::NoGrant(_) => Kind::FORBIDDEN,
+        NotRun::Off => Kind::CONFLICT,
+        NotRun::NoCommand(_) | NotRun::NotInMap(_) => Kind::NOT_FOUND,
+        NotRun::Invalid(_) => Kind::INVALID,
+        NotRun::Running(_) => Kind::RATE_LIMITED,
+    }
+}
+
 impl HttpError {
     /// What kind of problem it is; its status is the kind's.
     fn kind(&self) -> Kind {
@@ -119,6 +130,7 @@ impl HttpError {
             Self::TooManyFailed(_)
             | Self::TooMany(_)
             | Self::Api(api::Error::TooManyOfOne { .. }) => Kind::RATE_LIMITED,
+            Self::Api(api::Error::NotRun(error)) => kind_of(error),
             Self::Forbidden
             | Self::OtherSite
             | Self::Role { .. }
@@ -209,6 +221,7 @@ impl IntoResponse for HttpError {
         let status = kind.status;
         let retry_after = match &self {
             Self::TooManyFailed(wait) | Self::TooMany(wait) => Some(rounded_up(*wait)),
+            Self::Api(api::Error::NotRun(NotRun::Running(_))) => Some(1),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         };

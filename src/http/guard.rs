@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use mapsmith_core::access::{Grant, Identity};
+use mapsmith_core::access::{Grant, Identity, Role};
 use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::LONGEST_REASON;
 use metrics::counter;
@@ -21,7 +21,7 @@ use super::answers::{REVISION, RequestId};
 use super::error::HttpError;
 use super::request::Author;
 use super::routes::{Needs, Route, SESSION};
-use crate::api::Api;
+use crate::api::{self, Api, NotRun};
 use crate::store::audit::Actor;
 use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
@@ -74,6 +74,7 @@ impl Guard {
                 return Ok(record);
             }
             Needs::Role(needed) | Needs::NodeGrant(needed) | Needs::MemberGrant(needed) => needed,
+            Needs::CommandGrant => Role::None,
         };
         // A page of any site may open a WebSocket, so this is as much as a change.
         let from_a_page = changes || access::opens_a_socket(parts);
@@ -91,6 +92,10 @@ impl Guard {
         };
         if identity.role < needed && !is_granted {
             return Err(HttpError::Role { needed, identity });
+        }
+        let of_commands = |grant: &Grant| matches!(grant, Grant::Commands(_));
+        if self.route.needs == Needs::CommandGrant && !identity.grants.iter().any(of_commands) {
+            return Err(api::Error::from(NotRun::no_grant(&identity)).into());
         }
         if changes {
             self.check_condition(parts)?;

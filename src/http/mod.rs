@@ -10,6 +10,7 @@ use axum::routing::get;
 mod access;
 mod answers;
 mod body;
+mod commands;
 mod declared;
 mod error;
 mod etag;

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
+use mapsmith_core::access::Role;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
@@ -19,8 +20,8 @@ use super::handlers::{self, access};
 use super::registrations::Missing;
 use super::routes::{Needs, ROUTES, Route};
 use super::{
-    declared, events, history, map, members, nodes, overrides, problems, registrations, rollback,
-    rollout, servers, stats,
+    commands, declared, events, history, map, members, nodes, overrides, problems, registrations,
+    rollback, rollout, servers, stats,
 };
 use crate::api::types::{OverrideKind, Problem};
 
@@ -37,6 +38,8 @@ use crate::api::types::{OverrideKind, Problem};
         access::revoke_token,
         access::rotate_token,
         access::tokens,
+        commands::commands,
+        commands::run,
         declared::check_config,
         declared::config,
         declared::delete_backend,
@@ -213,6 +216,10 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
         Needs::Role(role) | Needs::NodeGrant(role) | Needs::MemberGrant(role) => {
             drop(operation.insert("x-role".to_owned(), json!(role.name())))
         }
+        Needs::CommandGrant => {
+            operation.insert("x-role".to_owned(), json!(Role::None.name()));
+            operation.insert("x-grant".to_owned(), json!("commands"));
+        }
         Needs::Nothing | Needs::Probe | Needs::Login => {
             operation.insert("security".to_owned(), json!([]));
         }
@@ -241,9 +248,11 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
     let responses = operation.entry("responses").or_insert_with(|| json!({}));
     let Some(responses) = responses.as_object_mut() else { return };
     let may_be_refused: &[u16] = match route.needs {
-        Needs::Role(_) | Needs::NodeGrant(_) | Needs::MemberGrant(_) | Needs::Login => {
-            &[400, 401, 403, 429, 503]
-        }
+        Needs::Role(_)
+        | Needs::NodeGrant(_)
+        | Needs::MemberGrant(_)
+        | Needs::CommandGrant
+        | Needs::Login => &[400, 401, 403, 429, 503],
         Needs::Probe => &[403],
         Needs::Nothing => &[],
     };

@@ -50,12 +50,13 @@ kinds! {
         "the token, or whatever else says who you are, is missing, wrong or over"
     FORBIDDEN "forbidden" FORBIDDEN "Not allowed"
         "the role does not suffice (`needs`); the grant is for nodes of another master, or for \
-        other members; a web page \
+        other members, or there is none for the command; a web page \
         of another site asks; nobody has to say who they are, and the request names this machine \
         by a name"
     NOT_FOUND "not-found" NOT_FOUND "Not found"
         "no such path, override, drain, frontend, backend, server, token, certificate, revision \
-        or rollout; a node or member that is not registered; no hold; a map where the settings have no \
+        or rollout; a node or member that is not registered, or a command for a node that is not in \
+        the map; a command that the settings do not name; no hold; a map where the settings have no \
         source of one; a master that nobody knows"
     METHOD "method-not-allowed" METHOD_NOT_ALLOWED "Another method"
         "the path knows other methods: those of the header `Allow`"
@@ -65,7 +66,7 @@ kinds! {
         "the change to approve or reject is not the one that is held; a canary on its way, or a \
         rollout that is over; an unknown master; an owner for an unknown node; a drain that would \
         move nothing; the last server that is ready; no source of registrations; an owner without \
-        `[ownership]`; a certificate that is being renewed; a token that is over, or whose name \
+        `[ownership]`; commands without `[commands]`; a certificate that is being renewed; a token that is over, or whose name \
         another one has; a backend that a frontend needs; the name of a service; too many \
         frontends and backends, or members; a backend that takes no members"
     HELD "held" CONFLICT "Held by the guard"
@@ -106,7 +107,8 @@ kinds! {
     MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Not JSON"
         "the body's `Content-Type` is another than `application/json`"
     RATE_LIMITED "rate-limited" TOO_MANY_REQUESTS "Too many requests"
-        "too many requests, or too many wrong tokens; `Retry-After` says how long to wait"
+        "too many requests, too many wrong tokens, or a command while another one of yours or four in \
+        all run; `Retry-After` says how long to wait"
     FILE_FAILED "file-failed" INTERNAL_SERVER_ERROR "The map file can't be written"
         "the map file can't be written, so no instance gets the change; `report` says why"
     STORE_FAILED "store-failed" INTERNAL_SERVER_ERROR "The store failed"

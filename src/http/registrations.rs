@@ -83,7 +83,7 @@ impl QueryParameters for UnregisterQuery {
 fn granted(identity: &Identity) -> Option<Vec<String>> {
     let master = |grant: &Grant| match grant {
         Grant::Node(master) => Some(master.clone()),
-        Grant::Register(_) | Grant::Commands => None,
+        Grant::Register(_) | Grant::Commands(_) => None,
     };
     (identity.role < Role::Operator).then(|| identity.grants.iter().filter_map(master).collect())
 }

@@ -9,8 +9,8 @@ use mapsmith_core::access::Role;
 use super::body::{LARGEST, LARGEST_BATCH, LARGEST_CONFIG};
 use super::handlers::{self, access};
 use super::{
-    declared, events, history, map, members, nodes, openapi, overrides, problems, registrations,
-    rollback, rollout, servers, stats,
+    commands, declared, events, history, map, members, nodes, openapi, overrides, problems,
+    registrations, rollback, rollout, servers, stats,
 };
 use crate::api::Api;
 
@@ -33,6 +33,8 @@ pub enum Needs {
     /// The same, or somebody with a grant for members: of which the handler asks. It may be used
     /// often: members say all the time that they are there.
     MemberGrant(Role),
+    /// Somebody who is known, of whatever role, with a grant for a command: the handler asks which.
+    CommandGrant,
 }
 
 /// A method of a path.
@@ -123,6 +125,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/nodes/{node}", VIEWER, || get(handlers::explain)),
     Route::new(PUT, "/v1/nodes/{node}", NODE_GRANT, || put(registrations::register)),
     Route::new(DELETE, "/v1/nodes/{node}", NODE_GRANT, || delete(registrations::unregister)),
+    Route::new(POST, "/v1/nodes/{node}/commands", Needs::CommandGrant, || post(commands::run)),
+    Route::new(GET, "/v1/commands", VIEWER, || get(commands::commands)),
     Route::new(PUT, "/v1/nodes/{node}/owner", OPERATOR, || put(handlers::own)),
     Route::new(GET, "/v1/map", VIEWER, || get(map::map)),
     Route::new(GET, "/v1/revisions", VIEWER, || get(history::revisions)),
@@ -216,9 +220,9 @@ mod tests {
             let is_ones_own = route.path == SESSION;
             let least = match route.needs {
                 Needs::Role(role) | Needs::NodeGrant(role) | Needs::MemberGrant(role) => Some(role),
-                Needs::Nothing | Needs::Probe | Needs::Login => None,
+                Needs::CommandGrant | Needs::Nothing | Needs::Probe | Needs::Login => None,
             };
-            let is_guarded = least >= Some(Role::Operator);
+            let is_guarded = least >= Some(Role::Operator) || route.needs == Needs::CommandGrant;
             assert!(is_guarded || is_ones_own, "{} {}", route.method, route.path);
         }
         for route in ROUTES.iter().filter(|route| route.path.starts_with("/v1/")) {

@@ -25,6 +25,7 @@ pub mod acme;
 mod api;
 pub mod backend;
 pub mod certificate;
+mod commands;
 mod damping;
 mod document;
 pub mod frontend;
@@ -57,6 +58,7 @@ pub use acme::Acme;
 pub use api::{Api, ApiClient, ApiTls, ClientAuth, ExternalUrl};
 pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
+pub use commands::{Command, Commands};
 pub use damping::Damping;
 pub use document::document;
 pub use frontend::Frontend;
@@ -115,6 +117,11 @@ pub struct Settings {
     pub store: Option<Store>,
     /// Who is told what needs a person.
     pub notify: Option<Notify>,
+    /// How commands are run on nodes; without it there are none.
+    pub commands: Option<Commands>,
+    /// Which there are.
+    #[serde(default, rename = "command")]
+    pub command_list: Vec<Command>,
     /// How many revisions are kept there.
     #[serde(default)]
     pub history: History,
@@ -288,6 +295,7 @@ impl Settings {
         settings.resolve(folder);
         let mut unread = Vec::new();
         settings.haproxy.iter_mut().for_each(|haproxy| haproxy.read_files(&mut unread));
+        settings.read_secret(&mut unread);
         settings.read_named_files();
         if unread.is_empty() {
             return Ok(settings);
@@ -335,6 +343,7 @@ impl Settings {
         self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
         self.haproxy.iter_mut().for_each(|haproxy| haproxy.resolve(folder));
         self.acme.iter_mut().for_each(|acme| acme.resolve(folder));
+        self.commands.iter_mut().for_each(|commands| commands.resolve(folder));
     }
 
     /// What a HAProxy whose configuration Mapsmith writes needs no words for: its instance, and the
@@ -472,6 +481,7 @@ impl Settings {
         acme::problems(self, &mut problems);
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
+        commands::problems(self, &mut problems);
         rendering::problems(self, &mut problems);
         let (haproxy, services) = (self.haproxy.as_ref(), self.services.iter());
         services.for_each(|services| services.problems(haproxy, &self.sources, &mut problems));

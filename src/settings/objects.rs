@@ -64,12 +64,15 @@ impl SettingsFile {
     /// Those of [`Settings::load`].
     pub fn read_again(&self) -> Result<Option<Self>, SettingsError> {
         let again = Self::read(&self.path)?.with_objects(Arc::clone(&self.declared.objects))?;
+        let again = again.with_secret()?;
         let named = |file: &Self| {
             let haproxy = file.settings.haproxy.as_ref();
-            haproxy.map(|haproxy| {
+            let of_haproxy = haproxy.map(|haproxy| {
                 let Haproxy { includes, read_with, own_template, stats_auth, .. } = haproxy;
                 (includes.clone(), read_with.clone(), own_template.clone(), stats_auth.clone())
-            })
+            });
+            let commands = file.settings.commands.as_ref();
+            (of_haproxy, commands.and_then(|commands| commands.secret.clone()))
         };
         let is_same = again.text == self.text && named(&again) == named(self);
         Ok((!is_same).then_some(again))

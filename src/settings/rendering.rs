@@ -30,6 +30,7 @@ impl Settings {
             process: Process { challenges: self.challenges(), ..haproxy.model() },
             frontends: frontends.collect(),
             backends: backends.collect(),
+            commands: self.commands_model(),
             includes: haproxy.includes.clone(),
             files: haproxy.read_with.clone(),
             template: haproxy.own_template.clone(),

@@ -128,4 +128,10 @@ pub struct AuditRow {
     pub request_id: String,
     /// How long it took, in milliseconds.
     pub ms: Option<f64>,
+    /// Of a command on a node: with which values, its id and the node's master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Of a command on a node: `running`, and then what came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
 }

@@ -28,7 +28,8 @@ pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> V
         .challenges
         .as_ref()
         .and_then(|challenges| challenges.bind.as_ref().map(|bind| ("acme.port_80", bind)));
-    let of_process = [stats, metrics, health, challenges].into_iter().flatten();
+    let commands = config.command_gateway().map(|it| ("commands.gateway", &it.bind));
+    let of_process = [stats, metrics, health, challenges, commands].into_iter().flatten();
     let binds = binds.chain(of_process.map(|(setting, bind)| (setting.to_owned(), bind)));
     let others = binds.filter(|(_, address)| !is_own(address));
     let taken = others.filter(|(_, address)| {

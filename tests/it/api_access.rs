@@ -90,6 +90,14 @@ fn every_route_is_for_its_role_and_those_above_it() {
         let what = format!("{method} {path}");
         let needed = match route.needs {
             Needs::Role(needed) | Needs::NodeGrant(needed) | Needs::MemberGrant(needed) => needed,
+            Needs::CommandGrant => {
+                for (role, token) in &tokens {
+                    let response = ask(&mapsmith, token, method, &path, "{}");
+                    assert_eq!(response.status, 403, "{what} as {role}: {}", response.body);
+                    assert!(response.body.contains("has no grant"), "{}", response.body);
+                }
+                continue;
+            }
             Needs::Login => {
                 let response = mapsmith.ask(method, &path, &[], "");
                 assert_eq!(response.status, 400, "{what} takes a token in its body");

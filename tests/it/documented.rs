@@ -19,8 +19,8 @@ const NODES: &str = "{\"node\": \"db1.example.com\", \"master\": \"master1\"}\n\
 const MANY: usize = 60;
 
 /// What needs another site than this one: several HAProxys, or one that Mapsmith runs.
-/// tests/it/control/rollout.rs, tests/it/managed/declared.rs and tests/it/members ask those.
-const ELSEWHERE: [&str; 8] = [
+/// control/rollout.rs, managed/declared.rs, members and managed/commands.rs ask those.
+const ELSEWHERE: [&str; 9] = [
     "/backends/live",
     "canary",
     "/rollouts",
@@ -29,6 +29,7 @@ const ELSEWHERE: [&str; 8] = [
     "PATCH",
     "$tag",
     "\"servers\": ",
+    "\"command\": ",
 ];
 
 /// The API's document.

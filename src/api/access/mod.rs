@@ -15,6 +15,7 @@ pub mod tls;
 pub use file_token::{FileToken, Token};
 pub use tls::ServerTls;
 
+use super::node_commands::RunningCommands;
 use super::types::ApiReport;
 use crate::settings::{ApiClient, ExternalUrl};
 use crate::store::{TokenService, secret};
@@ -27,11 +28,17 @@ pub struct AccessMemory {
     start: Instant,
     sessions: Mutex<Sessions>,
     limits: Limits,
+    commands: RunningCommands,
 }
 
 impl Default for AccessMemory {
     fn default() -> Self {
-        Self { start: Instant::now(), sessions: Mutex::default(), limits: Limits::default() }
+        Self {
+            start: Instant::now(),
+            sessions: Mutex::default(),
+            limits: Limits::default(),
+            commands: RunningCommands::default(),
+        }
     }
 }
 
@@ -180,6 +187,11 @@ impl Access {
     /// How long until they may again.
     pub fn admit_login(&self, identity: &Identity) -> Result<(), Duration> {
         self.memory.limits.admit_login(identity)
+    }
+
+    /// The commands on nodes that run.
+    pub(super) fn running_commands(&self) -> &RunningCommands {
+        &self.memory.commands
     }
 
     /// Counts a wrong token.

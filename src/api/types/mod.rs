@@ -2,6 +2,7 @@
 
 mod access;
 mod attention;
+mod commands;
 mod declared;
 mod events;
 mod explain;
@@ -30,6 +31,9 @@ pub use access::{
     TokensReport,
 };
 pub use attention::AttentionReport;
+pub use commands::{
+    CommandInfo, CommandParam, CommandsReport, RunCommandReport, RunCommandRequest,
+};
 pub use declared::{
     ConfigBody, ConfigChangeReport, ConfigReport, ConfigStatus, ObjectOrigin, ObjectReport,
     ObjectState, ObjectStatus, ObjectsReport, RulesBody, SettingsObjects,

@@ -19,7 +19,8 @@ section! {
         /// What it may do: `viewer`, `operator`, `admin`, or `none` for its grants alone.
         #[unset(required)]
         pub role: Role,
-        /// What it may do beside: `node:MASTER`, `register:PREFIX`, `commands`.
+        /// What it may do beside: `node:MASTER`, `register:PREFIX`, `commands`,
+        /// `commands:NAME`.
         #[unset(says "none")]
         #[serde(default)]
         pub grants: Vec<Grant>,

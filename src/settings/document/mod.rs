@@ -4,15 +4,16 @@ use std::fmt::Write;
 
 use super::acme::Eab;
 use super::backend::{Check, DeclaredServer, Tls};
+use super::commands::Param;
 use super::frontend::{Bind, Route, Rule};
 use super::guard::Guard;
 use super::haproxy::{Metrics, Stats, Timeouts};
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
-    Acme, Api, ApiClient, ApiTls, Backend, Certificate, Damping, Frontend, Haproxy, History,
-    Instance, Learned, Map, Notify, Ownership, Portmap, Schedule, Selector, Services, Site, Source,
-    Store, TlsFile,
+    Acme, Api, ApiClient, ApiTls, Backend, Certificate, Command, Commands, Damping, Frontend,
+    Haproxy, History, Instance, Learned, Map, Notify, Ownership, Portmap, Schedule, Selector,
+    Services, Site, Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -91,6 +92,9 @@ fn parts() -> Vec<Part> {
         Part::new::<Certificate>("## `[[certificate]]`"),
         Part::new::<Acme>("## `[acme]`"),
         Part::new::<Eab>("### `acme.eab`"),
+        Part::new::<Commands>("## `[commands]`"),
+        Part::new::<Command>("## `[[command]]`"),
+        Part::new::<Param>("### `command.params`"),
         Part::new::<Services>("## `[services]`"),
         Part::new::<Portmap>("## `[portmap]`"),
         Part::new::<Damping>("## `[damping]`"),

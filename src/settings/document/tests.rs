@@ -61,6 +61,15 @@ version = "1.0.0"
 path = "/mapsmith.db"
 [notify]
 command = ["/usr/local/bin/page"]
+[commands]
+gateway = "http://127.0.0.1:8142"
+backend = "listed"
+[[command]]
+name = "run"
+path = "/nodes/{node}/run"
+[[command.params]]
+name = "noop"
+pattern = "true|false"
 [api.tls]
 cert = "/api.pem"
 key = "/api.key"
@@ -129,6 +138,10 @@ fn the_document_is_what_the_settings_say() {
     );
 }
 
+/// Tables of which there may be several.
+const ELEMENTS: [&str; 8] =
+    ["BACKEND", "FRONTEND", "SERVERS", "BIND", "RULES", "CLIENT", "COMMAND", "PARAMS"];
+
 /// The parts, each with what the variables of its keys begin with.
 fn parts_of_variables() -> Vec<(String, Part)> {
     let mut section = String::new();
@@ -136,8 +149,7 @@ fn parts_of_variables() -> Vec<(String, Part)> {
     for part in parts() {
         let title = part.heading.trim_matches(['#', ' ', '`', '[', ']']).to_uppercase();
         if let Some((table, key)) = title.split_once('.') {
-            let element =
-                |key| ["BACKEND", "FRONTEND", "SERVERS", "BIND", "RULES", "CLIENT"].contains(&key);
+            let element = |key| ELEMENTS.contains(&key);
             let number = |key| if element(key) { "__0" } else { "" };
             section = format!("{table}{}__{key}{}", number(table), number(key));
         } else if part.heading.starts_with("## ") {
@@ -193,6 +205,11 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("version = \"1.0.0\"", "backend[5] \"members\": from.version: is missing"),
         ("path = \"/mapsmith.db\"", "store.path: is missing"),
         ("command = [\"/usr/local/bin/page\"]", "notify.command: is missing"),
+        ("gateway = \"http://127.0.0.1:8142\"", "commands.gateway: is missing"),
+        ("name = \"run\"", "command[0].name: is missing"),
+        ("path = \"/nodes/{node}/run\"", "command[0].path: is missing"),
+        ("name = \"noop\"", "command[0].params[0].name: is missing"),
+        ("pattern = \"true|false\"", "command[0].params[0].pattern: is missing"),
         ("cert = \"/api.pem\"", "api.tls.cert: is missing"),
         ("key = \"/api.key\"", "api.tls.key: is missing"),
         ("san = \"ops1.example.test\"", "api.client[0].san: is missing"),

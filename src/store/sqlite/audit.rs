@@ -108,7 +108,7 @@ pub(super) fn insert(
 
 fn read(connection: &Connection, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreErrorKind> {
     let mut sql = "SELECT seq, at, kind, actor, actor_id, address, method, route, target, reason, \
-        status, request_id, ms FROM audit"
+        status, request_id, ms, detail, outcome FROM audit"
         .to_owned();
     let since = filter.since.map(|since| since.as_millisecond());
     let wanted = [
@@ -158,6 +158,8 @@ fn row_of(row: &Row<'_>) -> Result<AuditRow, StoreErrorKind> {
         status: row.get(10)?,
         request_id: row.get(11)?,
         ms: row.get(12)?,
+        detail: row.get(13)?,
+        outcome: row.get(14)?,
     })
 }
 

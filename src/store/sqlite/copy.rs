@@ -5,7 +5,8 @@
 
 use rusqlite::{Connection, params_from_iter, types::Value};
 
-use super::{MIGRATIONS, StoreErrorKind, history, run_migrations, schema};
+use super::schema::{MIGRATIONS, run_migrations, schema};
+use super::{StoreErrorKind, history};
 
 /// The copy. `file` has an earlier schema.
 pub(super) fn latest(file: &Connection) -> Result<Connection, StoreErrorKind> {

@@ -7,6 +7,7 @@ use mapsmith_core::desired::ownership::{Outage, OwnerRecord};
 use mapsmith_core::server::{ServerAddress, ServerOptions};
 use mapsmith_core::{DrainedMaster, EndedKind, Invalid, Note, Pin, Server};
 
+use super::schema::{APPLICATION_ID, run_migrations};
 use super::*;
 
 fn at(second: i64) -> Timestamp {

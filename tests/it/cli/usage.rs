@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 31] = [
+const VERBS: [&str; 32] = [
     "run",
     "check",
     "plan",
@@ -35,6 +35,7 @@ const VERBS: [&str; 31] = [
     "approve",
     "token",
     "server",
+    "command",
     "config",
     "rollback",
     "resume",

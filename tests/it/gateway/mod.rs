@@ -3,6 +3,7 @@
 //!
 //! docs/gateway.md says in words what these tests hold.
 
+mod commands;
 mod puppet;
 mod queueing;
 mod rendered;

@@ -18,6 +18,7 @@ mod attached;
 mod changes;
 mod checked;
 mod coming_from;
+mod commands;
 mod crashes;
 mod declared;
 mod elsewhere;

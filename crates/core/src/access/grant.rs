@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names;
+use crate::{commands, names};
 
 /// The most grants of one token.
 pub const MOST_GRANTS: usize = 32;
@@ -20,19 +20,28 @@ pub enum Grant {
     Node(String),
     /// `register:PREFIX`: to register members whose path begins so, and to end that.
     Register(String),
-    /// `commands`: to run the commands that the settings name. No role has it.
-    Commands,
+    /// `commands`: to run the commands that the settings name; `commands:NAME`: to run this one.
+    /// No role has it.
+    Commands(Option<String>),
 }
 
 /// Not a grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a grant; a grant is node:MASTER, register:PREFIX or commands")]
+#[error("{0:?} is not a grant; a grant is node:MASTER, register:PREFIX, commands or commands:NAME")]
 pub struct NotAGrant(String);
 
 impl Grant {
     /// Whether nodes of this master may be registered.
     pub fn covers_master(&self, master: &str) -> bool {
         matches!(self, Self::Node(granted) if granted == master)
+    }
+
+    /// Whether this command may be run.
+    pub fn covers_command(&self, name: &str) -> bool {
+        match self {
+            Self::Commands(only) => only.as_ref().is_none_or(|only| only == name),
+            Self::Node(_) | Self::Register(_) => false,
+        }
     }
 
     /// Whether a member of this path, like `web/1.0.0/10.0.0.3/8080`, may be registered.
@@ -53,7 +62,8 @@ impl fmt::Display for Grant {
         match self {
             Self::Node(master) => write!(out, "node:{master}"),
             Self::Register(prefix) => write!(out, "register:{prefix}"),
-            Self::Commands => out.write_str("commands"),
+            Self::Commands(None) => out.write_str("commands"),
+            Self::Commands(Some(name)) => write!(out, "commands:{name}"),
         }
     }
 }
@@ -68,7 +78,10 @@ impl FromStr for Grant {
                 && prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
         };
         match text.split_once(':') {
-            None if text == "commands" => Ok(Self::Commands),
+            None if text == "commands" => Ok(Self::Commands(None)),
+            Some(("commands", name)) if commands::is_name(name) => {
+                Ok(Self::Commands(Some(name.to_owned())))
+            }
             Some(("node", master)) if names::check_value(master).is_ok() => {
                 Ok(Self::Node(master.to_owned()))
             }
@@ -104,7 +117,13 @@ mod tests {
 
     #[test]
     fn a_grant_reads_as_it_is_written() {
-        for text in ["node:master1", "register:web/", "register:web/1.0.0", "commands"] {
+        for text in [
+            "node:master1",
+            "register:web/",
+            "register:web/1.0.0",
+            "commands",
+            "commands:puppet-run",
+        ] {
             assert_eq!(grant(text).to_string(), text);
         }
         for wrong in [
@@ -116,6 +135,8 @@ mod tests {
             "register:/web",
             "register:a b",
             "Commands",
+            "commands:",
+            "commands:a b",
         ] {
             let error = wrong.parse::<Grant>().unwrap_err().to_string();
             assert!(error.contains("node:MASTER"), "{error}");
@@ -137,6 +158,12 @@ mod tests {
         }
         assert!(grant("register:web/").covers_registration("web/1"));
         assert!(!grant("commands").covers_registration("commands"));
+        assert!(grant("commands").covers_command("run"));
+        assert!(grant("commands:run").covers_command("run"));
+        for other in ["runs", "ru", "", "RUN"] {
+            assert!(!grant("commands:run").covers_command(other), "{other}");
+        }
+        assert!(!grant("node:run").covers_command("run"));
         assert!(!grant("register:m1").covers_master("m1"));
     }
 }

@@ -4,6 +4,7 @@
 //! contradicts itself by [`Config::problems`]; so whatever is here can be rendered.
 
 mod backend;
+mod commands;
 mod frontend;
 pub mod natives;
 mod problems;
@@ -16,6 +17,7 @@ pub mod values;
 pub use backend::{
     Backend, Balance, Cookie, ErrorBody, Expect, HttpCheck, HttpReuse, HttpVersion, RetryOn,
 };
+pub use commands::{CommandGateway, Commands};
 pub use frontend::{
     Bind, BindTls, ClientCertificates, Frontend, KeepAlive, Mode, Route, RouteBy, TlsVersion,
     Verify,
@@ -35,6 +37,9 @@ pub struct Config {
     pub process: Process,
     pub frontends: Vec<Frontend>,
     pub backends: Vec<Backend>,
+    /// What is done with commands that are run on nodes; none where they are off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commands: Option<Commands>,
     /// Files that HAProxy loads after this one, in this order. They are never written.
     pub includes: Vec<Include>,
     /// Certificates, CAs and CRLs that HAProxy reads with it and that somebody else writes.
@@ -67,6 +72,16 @@ impl Include {
 }
 
 impl Config {
+    /// The frontend of commands, where it is rendered.
+    pub fn command_gateway(&self) -> Option<&CommandGateway> {
+        self.commands.as_ref()?.gateway.as_ref()
+    }
+
+    /// The same, where it sends commands to this backend.
+    pub fn commands_to(&self, backend: &Backend) -> Option<&CommandGateway> {
+        self.command_gateway().filter(|gateway| gateway.backend == backend.name)
+    }
+
     /// The route that sends its requests to this backend.
     pub fn route_to(&self, backend: &Backend) -> Option<&Route> {
         let routes = self.frontends.iter().filter_map(|frontend| frontend.route.as_ref());

@@ -9,7 +9,8 @@ use super::process::Timeouts;
 use super::rules::{Action, Condition, Matcher, Rule};
 use super::values::{BindAddress, MAX_SOCKET_PATH};
 use super::{
-    Backend, Balance, BindTls, Config, Frontend, HttpReuse, HttpVersion, Mode, Route, RouteBy,
+    Backend, Balance, BindTls, CommandGateway, Config, Frontend, HttpReuse, HttpVersion, Mode,
+    Route, RouteBy,
 };
 use crate::render;
 
@@ -62,6 +63,7 @@ impl Config {
             found.backend(&place, backend);
         }
         found.routes(self);
+        found.commands(self);
         found.problems
     }
 }
@@ -135,7 +137,8 @@ impl<'a> Found<'a> {
             .challenges
             .as_ref()
             .and_then(|challenges| challenges.bind.as_ref().map(|bind| ("acme.port_80", bind)));
-        for (place, bind) in [stats, metrics, health, challenges].into_iter().flatten() {
+        let commands = config.command_gateway().map(|it| ("commands.gateway", &it.bind));
+        for (place, bind) in [stats, metrics, health, challenges, commands].into_iter().flatten() {
             self.listens(place, place, bind);
         }
     }
@@ -270,6 +273,51 @@ impl<'a> Found<'a> {
             && check.version == Some(HttpVersion::Http11)
         {
             self.add(&format!("{place}.check"), "version 1.1 needs host");
+        }
+    }
+
+    /// The backend of commands has no requests of others, and repeats nothing.
+    fn commands(&mut self, config: &Config) {
+        let Some(CommandGateway { backend: name, .. }) = config.command_gateway() else { return };
+        let known = config.backends.iter().position(|backend| backend.name == *name);
+        let Some(index) = known else {
+            return self.add("commands.backend", format!("there is no backend {name}"));
+        };
+        for (index, frontend) in config.frontends.iter().enumerate() {
+            let place = format!("frontend[{index}]");
+            let of_rules =
+                frontend.rules.iter().enumerate().filter_map(|(at, rule)| match &rule.action {
+                    Action::Backend(name) => Some((format!("{place}.rules[{at}]"), name)),
+                    _ => None,
+                });
+            let of_route = frontend.route.as_ref().and_then(|route| route.backend.as_ref());
+            let of_route = of_route.map(|name| (format!("{place}.route.backend"), name));
+            let default = frontend.default_backend.as_ref();
+            let default = default.map(|name| (format!("{place}.default_backend"), name));
+            for (place, _) in of_rules.chain(of_route).chain(default).filter(|(_, it)| *it == name)
+            {
+                let text = format!("the backend {name} is for commands alone (commands.backend)");
+                self.add(&place, text);
+            }
+        }
+        let backend = &config.backends[index];
+        let place = format!("backend[{index}]");
+        if backend.mode == Mode::Tcp {
+            self.add(&place, "mode: commands need http");
+        }
+        for (key, given) in [
+            ("retries", backend.retries.is_some()),
+            ("redispatch", backend.redispatch),
+            ("retry_on", !backend.retry_on.is_empty()),
+            ("http_reuse", backend.http_reuse.is_some()),
+            ("balance", backend.balance.is_some()),
+            ("cookie", backend.cookie.is_some()),
+            ("errors", !backend.errors.is_empty()),
+        ] {
+            if given {
+                let text = "nothing is repeated, shared or answered otherwise for commands";
+                self.add(&place, format!("{key}: {text} (commands.backend); remove it"));
+            }
         }
     }
 

@@ -54,12 +54,14 @@ pub enum EventKind {
     Config,
     /// A token was made, rotated or revoked.
     Token,
+    /// A command was begun on a node, or has ended.
+    Command,
     /// The worst of what needs a person is another item.
     Attention,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Revision,
         Self::Held,
         Self::Approved,
@@ -75,6 +77,7 @@ impl EventKind {
         Self::Reload,
         Self::Config,
         Self::Token,
+        Self::Command,
         Self::Attention,
     ];
 
@@ -96,6 +99,7 @@ impl EventKind {
             Self::Reload => "reload",
             Self::Config => "config",
             Self::Token => "token",
+            Self::Command => "command",
             Self::Attention => "attention",
         }
     }

@@ -2,20 +2,32 @@
 
 use super::text::Writer;
 use super::words::Line;
-use super::{route, write_natives};
+use super::{commands, route, write_natives};
 use crate::config::values::time;
 use crate::config::{
-    Backend, Balance, Cookie, ErrorBody, Expect, HttpCheck, HttpVersion, Mode, Route,
+    Backend, Balance, Config, Cookie, ErrorBody, Expect, HttpCheck, HttpVersion, Mode, Route,
 };
 use crate::server::Server;
 
-/// `route` is the one that sends its requests here.
-pub(super) fn write(writer: &mut Writer, place: &str, backend: &Backend, route: Option<&Route>) {
+pub(super) fn write(writer: &mut Writer, place: &str, backend: &Backend, config: &Config) {
     writer.origin(place);
     writer.section(&Line::new("backend").value(backend.name.as_str()));
     if backend.mode == Mode::Tcp {
         writer.words("mode tcp");
     }
+    match config.commands_to(backend) {
+        Some(gateway) => commands::write_backend(writer, gateway),
+        None => write_balanced(writer, place, backend, config.route_to(backend)),
+    }
+    write_natives(writer, &format!("{place}.natives"), &backend.natives);
+    for server in &backend.servers {
+        writer.origin(&format!("{place}.servers {:?}", server.name));
+        writer.line(&server_line(server, backend.disabled.contains(&server.name)));
+    }
+}
+
+/// What a backend has that shares its requests out; `route` is the one that sends them here.
+fn write_balanced(writer: &mut Writer, place: &str, backend: &Backend, route: Option<&Route>) {
     write_balance(writer, backend, route);
     if let Some(check) = &backend.check {
         writer.origin(&format!("{place}.check"));
@@ -50,11 +62,6 @@ pub(super) fn write(writer: &mut Writer, place: &str, backend: &Backend, route: 
     for (at, error) in backend.errors.iter().enumerate() {
         writer.origin(&format!("{place}.errors[{at}]"));
         writer.line(&error_line(error));
-    }
-    write_natives(writer, &format!("{place}.natives"), &backend.natives);
-    for server in &backend.servers {
-        writer.origin(&format!("{place}.servers {:?}", server.name));
-        writer.line(&server_line(server, backend.disabled.contains(&server.name)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::text::Writer;
 use super::words::Line;
-use super::{log, route, rules, write_natives};
+use super::{commands, log, route, rules, write_natives};
 use crate::config::{
     Bind, BindTls, Challenges, ClientCertificates, Config, Frontend, KeepAlive, Mode, RouteBy,
     TlsVersion, Verify,
@@ -45,6 +45,10 @@ pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, confi
         if frontend.forwarded_for {
             writer.words("http-request set-header X-Forwarded-For %[src]");
         }
+    }
+    if let (Some(_), Some(of_commands)) = (&frontend.route, &config.commands) {
+        writer.origin("commands");
+        commands::write_denial(writer, of_commands);
     }
     if let Some(route) = &frontend.route {
         writer.origin(&format!("{place}.route"));

@@ -3,6 +3,7 @@
 //! What is rendered is accepted by HAProxy 2.6 and later.
 
 mod backend;
+mod commands;
 mod frontend;
 mod log;
 mod process;
@@ -50,9 +51,11 @@ pub fn render(config: &Config) -> Rendered {
     for (index, frontend) in config.frontends.iter().enumerate() {
         frontend::write(&mut writer, &format!("frontend[{index}]"), frontend, config);
     }
+    if let Some(gateway) = config.command_gateway() {
+        commands::write_frontend(&mut writer, gateway);
+    }
     for (index, backend) in config.backends.iter().enumerate() {
-        let route = config.route_to(backend);
-        backend::write(&mut writer, &format!("backend[{index}]"), backend, route);
+        backend::write(&mut writer, &format!("backend[{index}]"), backend, config);
     }
     route::write_missing_backend(&mut writer, &config.frontends);
     writer.finish()
