@@ -50,10 +50,13 @@ fn a_silent_member_is_gone_and_the_last_ones_are_kept_and_shown() {
 fn many_that_are_silent_together_are_held_back_and_a_switch_of_as_many_is_not() {
     let scene = Scene::start(newest(), DAMPED, "");
     let old: Vec<_> = (0..24).map(|_| Master::start("old")).collect();
-    for (at, master) in old.iter().enumerate() {
-        let ttl = if at < 6 { "1h" } else { "2s" };
-        let (status, report) = scene.put("1", master.address(), "", &json!({"ttl": ttl}));
+    for master in &old {
+        let (status, report) = scene.put("1", master.address(), "", &json!({"ttl": "1h"}));
         assert_eq!(status, 201, "{report:#}");
+    }
+    scene.settles(&old.iter().collect::<Vec<_>>());
+    for master in &old[6..] {
+        assert_eq!(scene.put("1", master.address(), "", &json!({"ttl": "1s"})).0, 200);
     }
     scene.mapsmith.wait_for("all of them are expired", BOUND, |mapsmith| {
         let expired = metric(mapsmith, "mapsmith_members{state=\"expired\"}");

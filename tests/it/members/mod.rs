@@ -147,7 +147,8 @@ fn a_member_is_served_within_moments_and_after_a_crash_and_no_more_once_it_is_un
 #[test]
 fn the_command_line_registers_shows_and_ends_members_and_refuses_what_can_be_none() {
     let scene = Scene::start(newest(), "", "");
-    let master = Master::start("a");
+    let (master, other) = (Master::start("a"), Master::start("b"));
+    scene.register("1", &other, &json!({}));
     let (ip, port) = (master.address().ip().to_string(), master.address().port().to_string());
     let member = |verb: &str, more: &[&str]| {
         let arguments = [&["member", verb, "web", "1", &*ip, &*port][..], more].concat();
@@ -166,7 +167,7 @@ fn the_command_line_registers_shows_and_ends_members_and_refuses_what_can_be_non
     let text = listed(&["member", "list", "web"]);
     assert!(text.contains(&format!("{ip}:{port}")) && text.contains("{\"rack\":\"b2\"}"), "{text}");
     let text = listed(&["member", "versions", BACKEND]);
-    assert!(text.contains("1 member") && text.contains("in force"), "{text}");
+    assert!(text.contains("2 members") && text.contains("in force"), "{text}");
     let (code, text, errors) = member("unregister", &[]);
     assert_eq!(code, 0, "{text}{errors}");
     let (code, _, errors) = member("unregister", &[]);

@@ -42,6 +42,12 @@ impl Scene {
         report
     }
 
+    /// How many servers HAProxy sends requests to.
+    fn up(&self) -> usize {
+        let stat = self.gateway.command(&format!("show stat {BACKEND} 4 -1"));
+        stat.lines().filter(|line| line.contains(",UP,")).count()
+    }
+
     fn version(&self) -> Value {
         let backends = self.mapsmith.get("/v1/backends").1;
         let items = backends["items"].as_array().expect("items").clone();
@@ -61,6 +67,7 @@ fn a_switch_under_load_fails_no_request_and_never_has_fewer_servers_ready_and_ba
             scene.mapsmith.wait_for("the load goes on", BOUND, |_| answered());
         };
         serves(50);
+        scene.mapsmith.wait_for("all are up", BOUND, |_| (scene.up() == 3).then_some(()));
         let (status, would) = scene.switch("?dry_run=true", &json!({"version": "2"}));
         assert_eq!((status, &would["stored"]), (200, &json!(false)), "{would:#}");
         assert_eq!((&would["added"], &would["leaving"]), (&json!(3), &json!(3)), "{would:#}");
@@ -68,10 +75,7 @@ fn a_switch_under_load_fails_no_request_and_never_has_fewer_servers_ready_and_ba
         assert_eq!((status, &report["previous"]), (202, &json!("1")), "{report:#}");
         let mut fewest = usize::MAX;
         scene.mapsmith.wait_for("the new ones serve alone", BOUND, |_| {
-            let up = scene.gateway.command(&format!("show stat {BACKEND} 4 -1"));
-            let up = up.lines().filter(|line| line.contains(",UP,")).count();
-            let admin = ready(&scene.gateway).len();
-            fewest = fewest.min(up.min(admin));
+            fewest = fewest.min(scene.up());
             let version = scene.version();
             (version["phase"] == "settled").then_some(())
         });

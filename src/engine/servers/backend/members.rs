@@ -12,12 +12,16 @@ use super::BackendList;
 use crate::settings::{Backend, Settings, WhenEmpty};
 
 impl BackendList {
-    /// Its list of members. What is registered here is known at every moment; but that nobody is
-    /// registered before the first is no list that anybody would have to let through.
+    /// Its list of members. What is registered here is known at every moment.
     pub(super) fn list_of_members(&self) -> Option<(Arc<ServerList>, Timestamp)> {
         let list = &self.members.as_ref()?.list;
-        let is_list = !list.servers.is_empty() || self.gate.accepted().is_some();
-        is_list.then(|| (Arc::clone(list), Timestamp::now()))
+        Some((Arc::clone(list), Timestamp::now()))
+    }
+
+    /// Whether its list is one of members and the first of all: that nobody is registered yet is
+    /// nothing that anybody would have to let through, nor that HAProxy would have to wait for.
+    pub(super) fn is_first_of_members(&self) -> bool {
+        self.members.is_some() && self.gate.accepted().is_none()
     }
 
     /// Has in force what an operator ordered of its members. Only what else is listed is judged,

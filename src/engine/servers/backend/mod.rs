@@ -368,7 +368,8 @@ impl BackendList {
             counts,
             recent: self.window.recent(passing.mark, now),
         };
-        let may_be_empty = self.settings.empty == WhenEmpty::Accept && self.rejected.is_empty();
+        let is_accepted = self.settings.empty == WhenEmpty::Accept || self.is_first_of_members();
+        let may_be_empty = is_accepted && self.rejected.is_empty();
         let within = match in_force == Some(listed) || (listed.is_empty() && may_be_empty) {
             true => Ok(()),
             false => guard::check(Subject::Servers, limits, &proposal),
