@@ -156,7 +156,7 @@ impl Api {
         let order = Order { id: format!("c-{id}"), node, master, by: identity, request };
         let run = Run { gateway, command, order, store, ticket, begun, place };
         // From its row on it is not whoever asked who ends it.
-        tokio::spawn(run.to_end()).await.map_err(|error| {
+        tokio::spawn(run.ended()).await.map_err(|error| {
             Error::Store(format!("the command's task was interrupted, it may have run: {error}"))
         })?
     }
@@ -221,7 +221,7 @@ impl Run {
         row.map_err(|error| Error::Store(error.to_string()))
     }
 
-    async fn to_end(self) -> Result<RunCommandReport, Error> {
+    async fn ended(self) -> Result<RunCommandReport, Error> {
         let row = self.begin().await?;
         let ending = carry_out(&self.gateway, &self.command, &self.order).await;
         let Ending { outcome, status, output, is_cut, why } = ending;

@@ -12,7 +12,7 @@ use mapsmith_core::{Desired, DesiredServers, Overrides};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::attention::event_log;
@@ -27,11 +27,10 @@ use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
 use crate::engine::{Decision, Engine, Inputs, InstanceViews, Memory, Outputs};
-use crate::heartbeat;
 use crate::instance::{InstanceReport, Turn};
 use crate::services::Known;
 use crate::settings::Settings;
-use crate::source::{PollRequests, Registries, Round, TargetedLookups, schedule};
+use crate::source::{PollRequests, Registries, Round, TargetedLookups};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{HistoryBounds, OverrideService, SqliteStore, keep_lists};
 use crate::supervise::{Supervisor, SupervisorReport};
@@ -40,8 +39,6 @@ use crate::telemetry::API_STREAMS;
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
 /// wait.
 pub(super) const ORDERS_WAITING: usize = 4;
-/// How often the metrics' samples are folded.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in progress may take to end after a signal, before the program leaves all the
 /// same.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
@@ -179,8 +176,7 @@ impl Daemon {
         let (access, audit) = self.start_access(ground, carried, store.clone()).await?;
         let services = self.start_services(ground, services, store.clone(), haproxy.clone());
         let declared = self.start_declared(ground, carried, desired.clone(), haproxy.clone());
-        let (decision_sender, decision) =
-            watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
+        let (decision_sender, decision) = watch::channel(first_decision(&decider));
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
         let listings = self.start_switches(members.clone(), &desired, &decision);
@@ -219,17 +215,14 @@ impl Daemon {
             stats: self.start_stats(),
             shutdown: self.shutdown.clone(),
         });
-
         self.start_attention(Arc::clone(&api), carried).await?;
-        self.start_metrics_upkeep(metrics);
+        self.start_clocks(metrics);
         let targets = fleet.targets;
         let inputs =
             Inputs { sources, lists, members: listings, overrides, targets, orders, instances };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
         self.start_engine(decider.with_screens(fleet.screens), servers, inputs, outputs, carried);
-        self.serve_api(ground, listener, api, most_connections)?;
-        self.start_schedule();
-        Ok(())
+        self.serve_api(ground, listener, api, most_connections)
     }
 
     fn new(settings: Settings) -> Self {
@@ -372,27 +365,6 @@ impl Daemon {
         names
     }
 
-    /// Samples of durations are kept until somebody asks for the metrics; folded now and then, they
-    /// don't pile up.
-    fn start_metrics_upkeep(&mut self, metrics: PrometheusHandle) {
-        self.start_until_shutdown("metrics", async move {
-            loop {
-                heartbeat::waiting(sleep(METRICS_UPKEEP)).await;
-                metrics.run_upkeep();
-            }
-        });
-    }
-
-    fn start_schedule(&mut self) {
-        let (clock, stop, requests) =
-            (self.settings.schedule.clone(), self.shutdown.clone(), self.requests.clone());
-        self.tasks.start("schedule", async move {
-            if let Err(error) = schedule::run(&clock, requests, stop).await {
-                tracing::error!("the schedule ended: {error}");
-            }
-        });
-    }
-
     /// Waits for a signal, or a task that ends by itself, and then for the steps in progress. What
     /// to go on with, where that are other settings. `ground` has what is known of services by
     /// then, and `carried` what these tasks leave.
@@ -472,6 +444,11 @@ impl Daemon {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What is in force before anything was decided.
+fn first_decision(decider: &MapDecider) -> Decision {
+    Decision { map: decider.decision().clone(), ..Decision::default() }
 }
 
 /// The store, and the overrides in it. One that can't be read keeps the daemon from starting:

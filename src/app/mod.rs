@@ -10,6 +10,7 @@ mod access;
 mod anew;
 mod attention;
 mod certificates;
+mod clocks;
 mod daemon;
 mod declared;
 mod descriptors;

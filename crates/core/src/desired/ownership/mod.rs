@@ -485,17 +485,5 @@ pub fn with_owners(said: &Arc<EntryMap>, nodes: &BTreeMap<String, OwnedNode>) ->
     }
 }
 
-impl OwnedNode {
-    /// The owner, where the node counts as its: it is returning, or an operator ordered it away.
-    pub fn routed_to(&self) -> Option<&str> {
-        self.at_owner.then_some(self.record.owner.as_str())
-    }
-
-    /// Where it is says the next evaluation.
-    fn new(record: OwnerRecord) -> Self {
-        Self { record, phase: Phase::Away, at_owner: false, named: None }
-    }
-}
-
 #[cfg(test)]
 mod tests;

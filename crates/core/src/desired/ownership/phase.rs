@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::OwnerRecord;
 use super::absence::Absence;
+use super::{OwnedNode, OwnerRecord};
 
 /// How owners are remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,4 +168,16 @@ pub(super) fn before(at: Timestamp, by: Duration) -> Timestamp {
 
 pub(super) fn after(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+impl OwnedNode {
+    /// The owner, where the node counts as its: it is returning, or an operator ordered it away.
+    pub fn routed_to(&self) -> Option<&str> {
+        self.at_owner.then_some(self.record.owner.as_str())
+    }
+
+    /// Where it is says the next evaluation.
+    pub(super) fn new(record: OwnerRecord) -> Self {
+        Self { record, phase: Phase::Away, at_owner: false, named: None }
+    }
 }
