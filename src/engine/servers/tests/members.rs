@@ -102,10 +102,10 @@ async fn members_count_at_once_and_those_that_end_it_themselves_need_not_be_wait
 #[tokio::test]
 async fn the_guard_holds_those_that_expire_together_and_no_switch() {
     let mut it = Registered::start();
-    it.register("1", 0..40);
+    it.register("1", 1..41);
     it.register("2", 100..102);
     assert_eq!(it.ports(1).await.len(), 40);
-    it.expire("1", 0..20);
+    it.expire("1", 1..21);
     assert_eq!(it.ports(2).await.len(), 40);
     assert!(it.held());
 
@@ -117,12 +117,12 @@ async fn the_guard_holds_those_that_expire_together_and_no_switch() {
     it.switch("1");
     assert_eq!(it.ports(5).await.len(), 22, "those that are expired are not brought back");
     it.goes_on();
-    assert_eq!(it.ports(6).await, (20..40).collect::<Vec<_>>());
+    assert_eq!(it.ports(6).await, (21..41).collect::<Vec<_>>());
     it.goes_on();
     assert_eq!(it.ports(7).await.len(), 20);
 
     // Back from such a number to two is still the guard's case: the order is over.
-    it.expire("1", 22..40);
+    it.expire("1", 23..41);
     assert_eq!(it.ports(8).await.len(), 20);
     assert!(it.held());
 }
@@ -130,7 +130,7 @@ async fn the_guard_holds_those_that_expire_together_and_no_switch() {
 #[tokio::test]
 async fn a_switch_is_no_way_past_the_guard_for_members_that_expire_meanwhile() {
     let mut it = Registered::start();
-    it.register("1", 0..2);
+    it.register("1", 1..3);
     it.register("2", 100..140);
     assert_eq!(it.ports(1).await.len(), 2);
     it.switch("2");
