@@ -32,7 +32,7 @@ impl Daemon {
 
     fn start_schedule(&mut self) {
         let (clock, stop, requests) =
-            (self.settings.schedule.clone(), self.shutdown.clone(), self.requests.clone());
+            (self.settings().schedule.clone(), self.stop(), self.requests.clone());
         self.tasks.start("schedule", async move {
             if let Err(error) = schedule::run(&clock, requests, stop).await {
                 tracing::error!("the schedule ended: {error}");

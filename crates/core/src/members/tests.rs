@@ -131,7 +131,7 @@ fn who_is_silent_for_too_long_is_expired_and_comes_back_with_its_next_word() {
     let now = pass(&mut members, now, 9);
     assert!(members.due().is_empty());
     pass(&mut members, now, 1);
-    assert_eq!(members.due(), [short.key.clone()]);
+    assert_eq!(members.due(), std::slice::from_ref(&short.key));
     members.expire(std::slice::from_ref(&short.key), at(100));
     assert!(members.due().is_empty(), "once");
     assert_eq!(servers(&members, "1"), ["10.0.0.3:81"]);
