@@ -55,12 +55,13 @@ fn many_that_are_silent_together_are_held_back_and_a_switch_of_as_many_is_not() 
         assert_eq!(status, 201, "{report:#}");
     }
     scene.settles(&old.iter().collect::<Vec<_>>());
-    for master in &old[6..] {
+    // The first six were the whole list once, and what was in force lately may come back.
+    for master in &old[..18] {
         assert_eq!(scene.put("1", master.address(), "", &json!({"ttl": "1s"})).0, 200);
     }
     scene.mapsmith.wait_for("all of them are expired", BOUND, |mapsmith| {
-        let expired = metric(mapsmith, "mapsmith_members{state=\"expired\"}");
-        (expired == Some(18.0) && !scene.backend()["held"].is_null()).then_some(())
+        let left = mapsmith.get("/v1/registrations").1["total"] == 6;
+        (left && !scene.backend()["held"].is_null()).then_some(())
     });
     // A few may go before the others: as many as the guard lets go within its window.
     let all = scene.backend()["servers"].as_array().expect("servers").len();

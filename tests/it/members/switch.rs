@@ -60,6 +60,8 @@ impl Scene {
 fn a_switch_under_load_fails_no_request_and_never_has_fewer_servers_ready_and_back() {
     for binary in oldest_and_newest() {
         let (scene, old, new) = both(binary);
+        // Until their checks have passed HAProxy has nobody to ask.
+        scene.mapsmith.wait_for("all are up", BOUND, |_| (scene.up() == 3).then_some(()));
         let load = Load::start(scene.gateway.http_address(), &["node1".to_owned()], 1);
         let serves = |count: usize| {
             let before = load.answered();
@@ -67,7 +69,6 @@ fn a_switch_under_load_fails_no_request_and_never_has_fewer_servers_ready_and_ba
             scene.mapsmith.wait_for("the load goes on", BOUND, |_| answered());
         };
         serves(50);
-        scene.mapsmith.wait_for("all are up", BOUND, |_| (scene.up() == 3).then_some(()));
         let (status, would) = scene.switch("?dry_run=true", &json!({"version": "2"}));
         assert_eq!((status, &would["stored"]), (200, &json!(false)), "{would:#}");
         assert_eq!((&would["added"], &would["leaving"]), (&json!(3), &json!(3)), "{would:#}");
