@@ -34,6 +34,7 @@ pub mod batch;
 pub(crate) mod canary;
 mod certificates;
 mod commands;
+mod compat;
 mod condition;
 mod convergence;
 pub mod declared;

@@ -76,6 +76,8 @@ impl Daemon {
         api: Arc<Api>,
         most: usize,
     ) -> anyhow::Result<()> {
+        http::begin_metrics();
+        self.serve_old_clients(ground, &api, most)?;
         let address = listener.local_addr()?;
         tracing::info!(%address, "API listening");
         let (tls, stop) = (ground.tls.clone(), self.shutdown.clone());

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::old_clients::OldListeners;
 use crate::api::access::{AccessMemory, FileToken, ServerTls, Token};
 use crate::attention::notify::Told;
 use crate::declared::Link;
@@ -62,6 +63,8 @@ pub(super) struct Ground {
     pub tls: Option<Arc<ServerTls>>,
     /// The API's. Shared, for it stays open whatever becomes of a change.
     pub listener: Arc<std::net::TcpListener>,
+    /// Those for clients of other APIs.
+    pub old: OldListeners,
     /// What is declared through the API comes into force no sooner.
     pub not_before: Option<Instant>,
 }
@@ -71,7 +74,8 @@ impl Ground {
     pub async fn of(file: SettingsFile, declared: &Link) -> anyhow::Result<Self> {
         let (token, tls) = (read_token(&file.settings)?, read_tls(&file.settings)?);
         // Before anything is touched: a second Mapsmith that was started by mistake ends here.
-        let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
+        let listener = Arc::new(bind("api", file.settings.api.listen).await?.into_std()?);
+        let old = OldListeners::default().changed(&file.settings).await?;
         let objects = match &file.settings.store {
             Some(store) => SqliteStore::peek_objects(&store.path).await?,
             None => Objects::default(),
@@ -80,7 +84,7 @@ impl Ground {
         let file = with_objects(&file, declared.latest())?;
         let services = Known::from_store(&file.settings).await?;
         let settings = services.settings(&file.settings);
-        Ok(Self { file, settings, services, token, tls, listener, not_before: None })
+        Ok(Self { file, settings, services, token, tls, listener, old, not_before: None })
     }
 
     /// The same with other settings, or other objects beside them, and what is known of services by
@@ -99,13 +103,14 @@ impl Ground {
         let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
         let listener = match listens_there || listen == self.file.settings.api.listen {
             true => Arc::clone(&self.listener),
-            false => Arc::new(bind(listen).await?.into_std()?),
+            false => Arc::new(bind("api", listen).await?.into_std()?),
         };
+        let old = self.old.changed(&file.settings).await?;
         let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
         let services = known.under(&self.file.settings, &file.settings);
         let settings = services.settings(&file.settings);
         let not_before = Some(Instant::now() + SPACING);
-        Ok(Self { file, settings, services, token, tls, listener, not_before })
+        Ok(Self { file, settings, services, token, tls, listener, old, not_before })
     }
 
     /// The same with other services.
@@ -117,6 +122,7 @@ impl Ground {
             token: self.token.clone(),
             tls: self.tls.clone(),
             listener: Arc::clone(&self.listener),
+            old: self.old.clone(),
             not_before: self.not_before,
         }
     }
@@ -166,8 +172,8 @@ fn read_tls(settings: &Settings) -> anyhow::Result<Option<Arc<ServerTls>>> {
     Ok(tls.transpose().map_err(anyhow::Error::msg)?.map(Arc::new))
 }
 
-/// Listens where the API is to be.
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Listens where an API is to be, by the section that says so.
+pub(super) async fn bind(section: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => " (is another Mapsmith running?)",
@@ -175,6 +181,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
             io::ErrorKind::PermissionDenied => " (ports below 1024 are for root)",
             _ => "",
         };
-        anyhow!("api.listen: can't listen on {address}: {error}{hint}")
+        anyhow!("{section}.listen: can't listen on {address}: {error}{hint}")
     })
 }

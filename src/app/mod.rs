@@ -17,6 +17,7 @@ mod descriptors;
 mod ground;
 mod lists;
 mod members;
+mod old_clients;
 mod services;
 mod shadows;
 mod signals;

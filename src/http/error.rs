@@ -122,6 +122,10 @@ fn kind_of(error: &NotRun) -> Kind {
 }
 
 impl HttpError {
+    pub(super) fn status(&self) -> StatusCode {
+        self.kind().status
+    }
+
     /// What kind of problem it is; its status is the kind's.
     fn kind(&self) -> Kind {
         match self {

@@ -27,7 +27,7 @@ use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
 
 /// The most characters that are kept of what a path names.
-const LONGEST_TARGET: usize = 512;
+pub(super) const LONGEST_TARGET: usize = 512;
 
 /// A route, and what it takes to let somebody in.
 #[derive(Clone)]
@@ -218,7 +218,7 @@ fn has_grant(identity: &Identity, wanted: impl Fn(&Grant) -> bool) -> bool {
 }
 
 /// What is noted once a request was answered, or once whoever asked went away.
-struct Record {
+pub(super) struct Record {
     api: Arc<Api>,
     /// Of one who is not known yet.
     request: Option<AuditRequest>,
@@ -231,7 +231,14 @@ impl Record {
         Self { api, request: None, ticket: None, begun: Instant::now() }
     }
 
-    fn end(&mut self, status: Option<StatusCode>) {
+    /// Of a change by somebody who is known.
+    pub(super) fn of_change(api: Arc<Api>, ticket: Arc<AuditTicket>) -> Self {
+        let mut record = Self::new(api);
+        record.ticket = Some(ticket);
+        record
+    }
+
+    pub(super) fn end(&mut self, status: Option<StatusCode>) {
         if let Some(ticket) = self.ticket.take() {
             let ms = self.begun.elapsed().as_secs_f64() * 1000.0;
             let ms = (ms * 1000.0).round() / 1000.0;

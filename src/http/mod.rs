@@ -11,6 +11,7 @@ mod access;
 mod answers;
 mod body;
 mod commands;
+pub mod compat;
 mod declared;
 mod error;
 mod etag;
@@ -36,7 +37,7 @@ mod stats;
 use error::HttpError;
 use guard::Guard;
 pub use routes::{Needs, ROUTES, Route};
-pub use serve::{connections_within, serve};
+pub use serve::{begin_metrics, connections_within, serve};
 
 use crate::api::Api;
 

@@ -26,6 +26,7 @@ mod api;
 pub mod backend;
 pub mod certificate;
 mod commands;
+mod compat;
 mod damping;
 mod document;
 pub mod frontend;
@@ -59,6 +60,7 @@ pub use api::{Api, ApiClient, ApiTls, ClientAuth, ExternalUrl};
 pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
 pub use commands::{Command, Commands};
+pub use compat::{Compat, OldClients};
 pub use damping::Damping;
 pub use document::document;
 pub use frontend::Frontend;
@@ -101,6 +103,9 @@ pub struct Settings {
     /// The HTTP API.
     #[serde(default)]
     pub api: Api,
+    /// The listeners for clients of other APIs.
+    #[serde(default)]
+    pub compat: Compat,
     /// The map that is kept.
     #[serde(default)]
     pub map: Map,
@@ -460,6 +465,7 @@ impl Settings {
         }
         self.schedule.problems(&mut problems);
         self.api.problems(&mut problems);
+        self.compat.problems(self, &mut problems);
         self.site.problems(&mut problems);
         self.map.problems(&mut problems);
         guard::problems(&self.guard, &mut problems);

@@ -291,6 +291,11 @@ impl Settings {
         self.sources.iter().filter(|source| !source.built_in).find(of_kind)
     }
 
+    /// The source that a backend takes members from.
+    pub fn members_source(&self) -> &str {
+        self.registrations().map_or(BUILT_IN, |source| &source.name)
+    }
+
     /// The backends whose servers are registered with Mapsmith itself, and what of these each takes
     /// by its settings.
     pub fn member_backends(&self) -> Vec<(&str, MemberSelector)> {

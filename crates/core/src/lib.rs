@@ -7,6 +7,7 @@ pub mod access;
 pub mod attention;
 pub mod certificate;
 pub mod commands;
+pub mod compat;
 pub mod config;
 pub mod desired;
 pub mod events;

@@ -60,6 +60,29 @@ impl Limits {
         buckets.take(identity.limited_as(), self.start.elapsed())
     }
 
+    /// Counts a request of an address, where nobody says who they are. Programs of this machine are
+    /// one and the same here, too.
+    pub(super) fn admit_from(&self, address: IpAddr, changes: bool) -> Result<(), Duration> {
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return Ok(());
+        }
+        let buckets = if changes { &self.changes } else { &self.reads };
+        let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let who = format!("{}:{address}", IdentityKind::Compat.name());
+        buckets.take(who, self.start.elapsed())
+    }
+
+    /// Counts what is said of a member, likewise.
+    pub(super) fn admit_member_from(&self, address: IpAddr) -> Result<(), Duration> {
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return Ok(());
+        }
+        let mut buckets = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.take(format!("{}:{address}", IdentityKind::Compat.name()), self.start.elapsed())
+    }
+
     /// Counts what is said of a member.
     pub(super) fn admit_member(&self, identity: &Identity) -> Result<(), Duration> {
         if identity.kind == IdentityKind::Local {

@@ -173,6 +173,22 @@ impl Access {
         self.memory.limits.admit(identity, changes)
     }
 
+    /// Counts a request of an address, where nobody says who they are.
+    ///
+    /// # Errors
+    /// How long until it may ask again.
+    pub fn admit_from(&self, address: IpAddr, changes: bool) -> Result<(), Duration> {
+        self.memory.limits.admit_from(address, changes)
+    }
+
+    /// Counts what is said of a member, where nobody says who they are.
+    ///
+    /// # Errors
+    /// How long until this address may ask again.
+    pub fn admit_member_from(&self, address: IpAddr) -> Result<(), Duration> {
+        self.memory.limits.admit_member_from(address)
+    }
+
     /// Counts what is said of a member, which may be often.
     ///
     /// # Errors

@@ -1,13 +1,13 @@
 //! Changes of what is declared: tried, stored, and handed to whoever begins anew with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::Note;
 use mapsmith_core::objects::{
-    Change, EditError, Edits, ObjectKey, ObjectKind, Objects, Standing, targets,
+    Change, EditError, Edits, Object, ObjectKey, ObjectKind, Objects, Spec, Standing, targets,
 };
 use mapsmith_core::status::milliseconds;
 use tokio::time::{Instant, timeout};
@@ -115,6 +115,7 @@ impl Api {
     ) -> Result<(), Error> {
         let (ConfigRequest::Put { key, .. }
         | ConfigRequest::Merge { key, .. }
+        | ConfigRequest::Said { key, .. }
         | ConfigRequest::Rules { frontend: key, .. }
         | ConfigRequest::Delete { key }) = request
         else {
@@ -164,6 +165,12 @@ impl Api {
                 }
                 let edits = Edits::merge(before, key, patch, owner, author).map_err(refused)?;
                 Ok((edits, false))
+            }
+            ConfigRequest::Said { key, spec, said } => {
+                self.is_not_of_settings(&key)?;
+                let created = before.get(&key).is_none();
+                let edits = Edits::put_said(before, key, &spec, said, author).map_err(refused)?;
+                Ok((edits, created))
             }
             ConfigRequest::Rules { frontend, rules } => {
                 self.is_not_of_settings(&frontend)?;
@@ -223,12 +230,41 @@ impl Api {
         }
         judge(&old_file, &file, after, &changed, force)?;
         let servers = self.desired.borrow().servers.clone();
+        self.check_pending(&file, after, &changed).await?;
         let checked = check(&self.declared.link, &old, &new, &changed, servers.as_deref()).await;
         let pending = pending(&file).map(|(key, _)| key.to_string()).collect();
         match checked {
             Ok(checked) => Ok(CheckedObjects { checked, pending }),
             Err(error) => Err(not_accepted(error)),
         }
+    }
+
+    /// Has HAProxy check changed frontends that wait for backends, with backends in their place:
+    /// what is wrong with one is told to whoever says it, and not to whoever adds the backend.
+    async fn check_pending(
+        &self,
+        file: &SettingsFile,
+        after: &Objects,
+        changed: &BTreeSet<ObjectKey>,
+    ) -> Result<(), Error> {
+        let pending: BTreeMap<_, _> =
+            pending(file).filter(|(key, _)| changed.contains(key)).collect();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let mut objects = after.clone();
+        for (key, waits_for) in pending {
+            let Some(frontend) = objects.get(key).cloned() else { continue };
+            for name in waits_for {
+                let stand_in = Object { spec: stand_in_for(&frontend.spec), ..frontend.clone() };
+                objects.items.insert(ObjectKey::new(ObjectKind::Backend, name), stand_in);
+            }
+        }
+        let (file, settings) = self.candidate(Arc::new(objects)).await?;
+        set_aside(&file, |key, _| changed.contains(key))?;
+        // It listens nowhere yet: an address that is taken now may be free then.
+        let checked = check(&self.declared.link, &settings, &settings, changed, None).await;
+        checked.map(drop).map_err(not_accepted)
     }
 
     /// Whether a service that is in force has an object's name.
@@ -265,22 +301,7 @@ fn judge(
     force: bool,
 ) -> Result<(), Error> {
     let was = |key: &ObjectKey| before.declared().standings.get(key);
-    let mut faults = Vec::new();
-    for (key, standing) in after.declared().standings.iter() {
-        if let Standing::SetAside { reason } = standing
-            && (changed.contains(key) || was(key) != Some(standing))
-        {
-            let fault = Fault { detail: reason.clone(), ..Fault::default() };
-            faults.push(Fault { resource: Some(key.to_string()), ..fault });
-        }
-    }
-    if !faults.is_empty() {
-        let words = |fault: &Fault| {
-            format!("{}: {}", fault.resource.as_deref().unwrap_or_default(), fault.detail)
-        };
-        let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
-        return Err(Error::InvalidConfig { detail, faults });
-    }
+    set_aside(after, |key, standing| changed.contains(key) || was(key) != Some(standing))?;
     for (key, waits_for) in pending(after) {
         // One that is sent elsewhere by this very change may wait.
         let stays = !changed.contains(key) && was(key).is_some_and(Standing::counts);
@@ -298,6 +319,39 @@ fn judge(
         }
     }
     Ok(())
+}
+
+/// Those that would be set aside, of those that are looked at.
+fn set_aside(
+    file: &SettingsFile,
+    is_looked_at: impl Fn(&ObjectKey, &Standing) -> bool,
+) -> Result<(), Error> {
+    let mut faults = Vec::new();
+    for (key, standing) in file.declared().standings.iter() {
+        if let Standing::SetAside { reason } = standing
+            && is_looked_at(key, standing)
+        {
+            let fault = Fault { detail: reason.clone(), ..Fault::default() };
+            faults.push(Fault { resource: Some(key.to_string()), ..fault });
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let words = |fault: &Fault| {
+        format!("{}: {}", fault.resource.as_deref().unwrap_or_default(), fault.detail)
+    };
+    let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
+    Err(Error::InvalidConfig { detail, faults })
+}
+
+/// A backend without a server, for a frontend of this mode.
+fn stand_in_for(frontend: &Spec) -> Spec {
+    let mut spec = Spec::from_iter([("servers".to_owned(), serde_json::json!([]))]);
+    if let Some(mode) = frontend.get("mode") {
+        spec.insert("mode".to_owned(), mode.clone());
+    }
+    spec
 }
 
 fn refused(error: EditError) -> Error {

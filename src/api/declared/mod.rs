@@ -60,6 +60,12 @@ pub enum ConfigRequest {
         patch: Spec,
         owner: Option<String>,
     },
+    /// What an old client has said, and what that comes to.
+    Said {
+        key: ObjectKey,
+        spec: Spec,
+        said: Spec,
+    },
     Rules {
         frontend: ObjectKey,
         rules: Vec<Value>,
@@ -119,6 +125,11 @@ impl Api {
     /// The number of an object's last change; none of the settings file's.
     pub fn object_number(&self, key: &ObjectKey) -> Option<u64> {
         self.declared.link.latest().get(key).map(|object| object.number)
+    }
+
+    /// What is stored, as it is kept.
+    pub fn declared_objects(&self) -> Arc<Objects> {
+        self.declared.link.latest()
     }
 
     /// All that is declared.

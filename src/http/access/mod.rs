@@ -124,6 +124,13 @@ pub(super) fn is_local(access: &Access, parts: &Parts) -> Result<(), HttpError> 
     if page.names_us_locally() && !page.is_foreign() { Ok(()) } else { Err(HttpError::Forbidden) }
 }
 
+/// Whether no web page of another site can be asking, where we may also be asked by names of which
+/// `is_ours` knows.
+pub(super) fn is_of_a_program(parts: &Parts, is_ours: impl Fn(&str) -> bool) -> bool {
+    let page = Page::of(&parts.uri, &parts.headers, None);
+    (page.names_us_locally() || page.names_us(is_ours)) && !page.is_foreign()
+}
+
 /// No web page of another site may ask.
 pub(super) fn is_of_no_other_site(access: &Access, parts: &Parts) -> Result<(), HttpError> {
     let page = Page::of(&parts.uri, &parts.headers, access.external());

@@ -53,6 +53,11 @@ impl<'a> Page<'a> {
         })
     }
 
+    /// Whether we are asked by one of these names.
+    pub(super) fn names_us(&self, is_ours: impl Fn(&str) -> bool) -> bool {
+        self.host.as_ref().is_some_and(|host| is_ours(host.host()))
+    }
+
     /// Whether it is a page of another site, or one that does not say where it is from. What a
     /// browser says of it must be the address that was asked: `Origin` (with every change and every
     /// WebSocket), `Sec-Fetch-Site` and `Referer` (also where it only reads).

@@ -36,13 +36,14 @@ type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
 
 /// Whoever asks for a change.
+#[derive(Clone)]
 pub(in crate::http) struct Asker {
-    ticket: Arc<AuditTicket>,
-    by: Option<String>,
+    pub(in crate::http) ticket: Arc<AuditTicket>,
+    pub(in crate::http) by: Option<String>,
     /// What they have seen.
     condition: NumberCondition,
     /// The answer may come after all tasks have begun anew.
-    _stays: Option<Begun>,
+    _stays: Option<Arc<Begun>>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Asker {
@@ -52,7 +53,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
         let Extension(ticket) = Ticket::from_request_parts(parts, state).await?;
         let by = parts.extensions.get::<Author>().cloned().and_then(|Author(by)| by);
         let condition = number_condition(&parts.headers);
-        let _stays = parts.extensions.get::<Outliving>().map(Outliving::begin);
+        let _stays = parts.extensions.get::<Outliving>().map(|it| Arc::new(it.begin()));
         Ok(Self { ticket, by, condition, _stays })
     }
 }

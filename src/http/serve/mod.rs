@@ -107,6 +107,16 @@ impl Connections {
     }
 }
 
+/// Has the metrics of all listeners there from the start: a counter that begins at 1 has no rise
+/// that an alert could see.
+pub fn begin_metrics() {
+    counter!(API_CONNECTIONS_REFUSED).increment(0);
+    for status in ["401", "403", "429"] {
+        counter!(API_REFUSALS, "status" => status).increment(0);
+    }
+    gauge!(API_CONNECTIONS).set(0.0);
+}
+
 /// Serves `router` on at most `most` connections at once until shutdown; requests under way have a
 /// moment to end, and those that outlive it ([`Outliving`]) all their time. An eighth more get one answer of `spare`, and what comes beyond that is closed.
 /// With TLS another quarter may be in their handshake.
@@ -118,12 +128,6 @@ pub async fn serve(
     most: usize,
     shutdown: CancellationToken,
 ) {
-    // There from the start: a counter that begins at 1 has no rise that an alert could see.
-    counter!(API_CONNECTIONS_REFUSED).increment(0);
-    for status in ["401", "403", "429"] {
-        counter!(API_REFUSALS, "status" => status).increment(0);
-    }
-    gauge!(API_CONNECTIONS).set(0.0);
     let mut handshakes = Handshakes::new(tls, most.div_ceil(4));
     let mut connections = Connections {
         slots: Arc::new(Semaphore::new(most)),

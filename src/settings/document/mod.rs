@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::acme::Eab;
 use super::backend::{Check, DeclaredServer, Tls};
 use super::commands::Param;
+use super::compat::{Aqueduct, Thalassa};
 use super::frontend::{Bind, Route, Rule};
 use super::guard::Guard;
 use super::haproxy::{Metrics, Stats, Timeouts};
@@ -106,6 +107,8 @@ fn parts() -> Vec<Part> {
         Part::new::<Api>("## `[api]`"),
         Part::new::<ApiTls>("### `[api.tls]`"),
         Part::new::<ApiClient>("### `[[api.client]]`"),
+        Part::new::<Aqueduct>("## `[compat.aqueduct]`"),
+        Part::new::<Thalassa>("## `[compat.thalassa]`"),
         Part::new::<Site>("## `[site]`"),
         Part::new::<Notify>("## `[notify]`"),
     ]);

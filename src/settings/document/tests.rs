@@ -121,6 +121,15 @@ path = "/metadata.json"
 source = "metadata"
 "#;
 
+const COMPAT: &str = r#"
+[haproxy]
+managed = true
+[compat.aqueduct]
+listen = "127.0.0.1:10000"
+[compat.thalassa]
+listen = "127.0.0.1:9000"
+"#;
+
 fn settings() -> String {
     format!("{SMALL}{MORE}")
 }
@@ -163,7 +172,8 @@ fn parts_of_variables() -> Vec<(String, Part)> {
 
 #[test]
 fn each_documented_default_is_the_one_in_force() {
-    let texts = [settings(), settings() + SERVICES, settings() + PORTMAP];
+    let more = ["", SERVICES, PORTMAP, COMPAT];
+    let texts = more.map(|more| settings() + more);
     let usual = texts.each_ref().map(|text| format!("{:?}", load(text, &[]).unwrap()));
     let mut compared = 0;
     // A selector is kept as it was written; the kinds hold its defaults to what they document.
@@ -172,8 +182,8 @@ fn each_documented_default_is_the_one_in_force() {
         for key in part.keys {
             let Unset::Value(value) = key.unset else { continue };
             let name = format!("{section}__{}", key.name.to_uppercase());
-            let of =
-                ["MAPSMITH__SERVICES", "MAPSMITH__PORTMAP"].iter().position(|of| section == *of);
+            let others = ["MAPSMITH__SERVICES", "MAPSMITH__PORTMAP", "MAPSMITH__COMPAT"];
+            let of = others.iter().position(|of| section.starts_with(of));
             let of = of.map_or(0, |of| of + 1);
             let given = load(&texts[of], &[(&name, value)]).map(|settings| format!("{settings:?}"));
             assert_eq!(given.as_ref(), Ok(&usual[of]), "{name}={value}");
@@ -229,6 +239,8 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("by = { header = \"X-Node-Name\" }", "frontend[1].route.by: is missing"),
         (SERVICES.trim().lines().last().expect("a line"), "services.from: is missing"),
         ("source = \"metadata\"", "portmap.source: is missing"),
+        ("listen = \"127.0.0.1:10000\"", "compat.aqueduct.listen: is missing"),
+        ("listen = \"127.0.0.1:9000\"", "compat.thalassa.listen: is missing"),
     ];
     for (line, told) in lines {
         let section = told.split('.').next().unwrap_or_default();
@@ -236,6 +248,7 @@ fn each_required_key_is_missed_where_it_is_not_given() {
             "services" => SERVICES,
             "portmap" => PORTMAP,
             "api" => CLIENTS,
+            "compat" => COMPAT,
             _ => "",
         };
         let text = (settings() + more).replacen(&format!("\n{line}\n"), "\n", 1);

@@ -49,7 +49,6 @@ mod told;
 
 pub use audit::AuditFilter;
 pub use events::StoredEvents;
-
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
 pub use members::{MemberWrites, StoredMember, StoredMembers};
 pub use registrations::{NotChanged, RegistrationJob};

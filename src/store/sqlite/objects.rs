@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use mapsmith_core::Note;
 use mapsmith_core::events::{EventKind, Happening};
-use mapsmith_core::objects::{Change, Object, ObjectKey, ObjectKind, Objects};
+use mapsmith_core::objects::{Change, Object, ObjectKey, ObjectKind, Objects, Spec};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{SqliteStore, StoreErrorKind, audit, blocking, events, open_to_peek, time};
@@ -48,7 +48,8 @@ impl SqliteStore {
 
 fn read(connection: &Connection) -> Result<Objects, StoreErrorKind> {
     const NUMBER: &str = "SELECT number FROM objects_state";
-    const OBJECTS: &str = "SELECT kind, name, spec, owner, number, at, reason, author FROM objects";
+    const OBJECTS: &str =
+        "SELECT kind, name, spec, owner, number, at, reason, author, said FROM objects";
     let number: i64 = connection.query_row(NUMBER, [], |row| row.get(0))?;
     let mut objects = Objects { number: number.unsigned_abs(), ..Objects::default() };
     let mut statement = connection.prepare(OBJECTS)?;
@@ -57,14 +58,17 @@ fn read(connection: &Connection) -> Result<Objects, StoreErrorKind> {
         let (kind, name): (String, String) = (row.get(0)?, row.get(1)?);
         let damaged = |what: &str| StoreErrorKind::Damaged(format!("{kind} {name:?}: {what}"));
         let known = ObjectKind::of_section(&kind).ok_or_else(|| damaged("no such kind"))?;
-        let spec: String = row.get(2)?;
-        let spec = serde_json::from_str(&spec).map_err(|error| damaged(&error.to_string()))?;
+        let parsed =
+            |text: String| serde_json::from_str(&text).map_err(|error| damaged(&error.to_string()));
+        let spec = parsed(row.get(2)?)?;
+        let said = row.get::<_, Option<String>>(8)?.map(parsed).transpose()?;
         let object = Object {
             spec,
             owner: row.get(3)?,
             number: row.get::<_, i64>(4)?.unsigned_abs(),
             changed_at: time(row.get(5)?)?,
             note: Note { reason: row.get(6)?, by: row.get(7)? },
+            said,
         };
         objects.items.insert(ObjectKey::new(known, name), object);
     }
@@ -105,10 +109,12 @@ fn put(
     object: &Object,
 ) -> Result<(), StoreErrorKind> {
     const PUT: &str = "INSERT OR REPLACE INTO objects (kind, name, spec, owner, number, at, \
-        reason, author) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let Object { spec, owner, number, changed_at, note } = object;
-    let spec =
-        serde_json::to_string(spec).map_err(|error| StoreErrorKind::Other(error.to_string()))?;
+        reason, author, said) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let Object { spec, owner, number, changed_at, note, said } = object;
+    let text = |spec: &Spec| {
+        serde_json::to_string(spec).map_err(|error| StoreErrorKind::Other(error.to_string()))
+    };
+    let (spec, said) = (text(spec)?, said.as_ref().map(text).transpose()?);
     transaction.prepare(PUT)?.execute(params![
         key.kind.section(),
         key.name,
@@ -117,7 +123,8 @@ fn put(
         i64::try_from(*number).unwrap_or(i64::MAX),
         changed_at.as_millisecond(),
         note.reason,
-        note.by
+        note.by,
+        said
     ])?;
     Ok(())
 }
@@ -174,7 +181,11 @@ mod tests {
             let spec = json!({"servers": [], "natives": ["a 'quoted' \"word\""]});
             let spec = spec.as_object().unwrap();
             let key = ObjectKey::new(kind, name);
-            let edits = Edits::put(&before, key, spec, None, "anna").unwrap();
+            let edits = match kind {
+                ObjectKind::Backend => Edits::put(&before, key, spec, None, "anna"),
+                ObjectKind::Frontend => Edits::put_said(&before, key, spec, spec.clone(), "anna"),
+            };
+            let edits = edits.unwrap();
             let at = Timestamp::from_second(7).unwrap();
             let after = Arc::new(edits.after(&before, at, &note).unwrap());
             let changes = edits.changes(&before);

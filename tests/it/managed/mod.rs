@@ -19,6 +19,7 @@ mod changes;
 mod checked;
 mod coming_from;
 mod commands;
+mod compat;
 mod crashes;
 mod declared;
 mod elsewhere;

@@ -20,6 +20,8 @@ pub enum IdentityKind {
     Certificate,
     /// A browser in which somebody has logged in with a token.
     Session,
+    /// A client of another API, which knows no tokens.
+    Compat,
     /// Nobody: what ends by itself.
     Clock,
 }
@@ -33,6 +35,7 @@ impl IdentityKind {
             Self::Token => "token",
             Self::Certificate => "certificate",
             Self::Session => "session",
+            Self::Compat => "compat",
             Self::Clock => "clock",
         }
     }
@@ -72,6 +75,12 @@ impl Identity {
         Self::admin(IdentityKind::File)
     }
 
+    /// A client of another API that is asked at a listener of its own, of this name.
+    pub fn compat(listener: &str, role: Role) -> Self {
+        let name = format!("compat.{listener}");
+        Self { name, role, ..Self::admin(IdentityKind::Compat) }
+    }
+
     /// What ends by itself.
     pub fn clock() -> Self {
         Self::admin(IdentityKind::Clock)
@@ -98,7 +107,12 @@ mod tests {
         let session = Identity { kind: IdentityKind::Session, ..token.clone() };
         assert_eq!(token.limited_as(), session.limited_as());
         assert_ne!(token.limited_as(), Identity::file().limited_as());
-        for kind in [IdentityKind::Local, IdentityKind::Certificate, IdentityKind::Clock] {
+        for kind in [
+            IdentityKind::Local,
+            IdentityKind::Certificate,
+            IdentityKind::Compat,
+            IdentityKind::Clock,
+        ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }

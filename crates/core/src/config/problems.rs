@@ -167,7 +167,8 @@ impl<'a> Found<'a> {
     }
 
     fn frontend(&mut self, place: &str, frontend: &'a Frontend) {
-        if frontend.binds.is_empty() {
+        let binds_itself = frontend.natives.iter().any(|native| native.is("bind"));
+        if frontend.binds.is_empty() && !binds_itself {
             self.add(place, "bind: give at least one address");
         }
         for (at, bind) in frontend.binds.iter().enumerate() {

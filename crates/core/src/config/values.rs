@@ -171,6 +171,26 @@ text_value! {
     }
 }
 
+impl Network {
+    /// Whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (network, bits) =
+            self.0.split_once('/').map_or((&*self.0, None), |(a, b)| (a, Some(b)));
+        let bits = bits.and_then(|bits| bits.parse::<u32>().ok());
+        match (network.parse::<IpAddr>(), address.to_canonical()) {
+            (Ok(IpAddr::V4(network)), IpAddr::V4(address)) => {
+                let differing = u32::from(network) ^ u32::from(address);
+                differing.leading_zeros() >= bits.unwrap_or(32)
+            }
+            (Ok(IpAddr::V6(network)), IpAddr::V6(address)) => {
+                let differing = u128::from(network) ^ u128::from(address);
+                differing.leading_zeros() >= bits.unwrap_or(128)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl DnsName {
     /// Whether it stands for all names below one.
     pub fn is_wildcard(&self) -> bool {
@@ -386,6 +406,20 @@ mod tests {
             ("1.1.1.1/+8", false),
         ] {
             assert_eq!(value::<Network>(text).is_ok(), is_good, "{text}");
+        }
+        let network = |text: &str| value::<Network>(text).unwrap();
+        for (text, address, is_in) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("0.0.0.0/0", "192.0.2.1", true),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("fd00::/8", "fd12::1", true),
+            ("fd00::/8", "::1", false),
+            ("0.0.0.0/0", "::1", false),
+        ] {
+            assert_eq!(network(text).contains(address.parse().unwrap()), is_in, "{text} {address}");
         }
         assert!(value::<HeaderName>("X-Node-Name").is_ok());
         for bad in ["X Node", "X'Node", "X#Node", "X)"] {

@@ -73,11 +73,18 @@ pub enum EditError {
     TooLarge(usize),
 }
 
+/// What an object becomes, and whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Put {
+    spec: Spec,
+    owner: String,
+    said: Option<Spec>,
+}
+
 /// What is to be changed: nothing that is so already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edits {
-    /// What an object becomes, and whose.
-    puts: BTreeMap<ObjectKey, (Spec, String)>,
+    puts: BTreeMap<ObjectKey, Put>,
     deletes: BTreeSet<ObjectKey>,
 }
 
@@ -93,10 +100,26 @@ impl Edits {
         owner: Option<String>,
         author: &str,
     ) -> Result<Self, EditError> {
-        let known = before.get(&key).map(|known| known.owner.clone());
-        let owner = owner.or(known).unwrap_or_else(|| author.to_owned());
+        let owner = owner.unwrap_or_else(|| owner_of(before, &key, author));
         let mut edits = Self::default();
-        edits.add(before, key, spec, owner)?;
+        edits.add(before, key, spec, owner, None)?;
+        Ok(edits)
+    }
+
+    /// One object is to be what an old client has `said`, which comes to `spec`.
+    ///
+    /// # Errors
+    /// It has the place of a secret that is not known.
+    pub fn put_said(
+        before: &Objects,
+        key: ObjectKey,
+        spec: &Spec,
+        said: Spec,
+        author: &str,
+    ) -> Result<Self, EditError> {
+        let owner = owner_of(before, &key, author);
+        let mut edits = Self::default();
+        edits.add(before, key, spec, owner, Some(said))?;
         Ok(edits)
     }
 
@@ -137,7 +160,7 @@ impl Edits {
     ) -> Result<Self, EditError> {
         let mut edits = Self::default();
         for (key, spec) in &document.objects {
-            edits.add(before, key.clone(), spec, document.owner.clone())?;
+            edits.add(before, key.clone(), spec, document.owner.clone(), None)?;
         }
         let others = before.items.iter().filter(|(key, object)| {
             object.owner == document.owner && !document.objects.contains_key(key)
@@ -152,12 +175,20 @@ impl Edits {
         key: ObjectKey,
         spec: &Spec,
         owner: String,
+        said: Option<Spec>,
     ) -> Result<(), EditError> {
         let known = before.get(&key);
         let spec = restored(key.kind, spec, known.map(|known| &known.spec))
             .map_err(|text| EditError::Secret { key: key.clone(), text })?;
-        if known.is_none_or(|known| known.spec != spec || known.owner != owner) {
-            self.puts.insert(key, (spec, owner));
+        // What was said still says it where nothing of it has changed but whose list it is.
+        let as_said = known.filter(|known| said_alike(&known.spec, &spec));
+        let said = said.or_else(|| as_said.and_then(|known| known.said.clone()));
+        let put = Put { spec, owner, said };
+        let is_so = |known: &Object| {
+            known.spec == put.spec && known.owner == put.owner && known.said == put.said
+        };
+        if !known.is_some_and(is_so) {
+            self.puts.insert(key, put);
         }
         Ok(())
     }
@@ -188,10 +219,11 @@ impl Edits {
         }
         after.number += 1;
         after.items.retain(|key, _| !self.deletes.contains(key));
-        for (key, (spec, owner)) in &self.puts {
+        for (key, Put { spec, owner, said }) in &self.puts {
             let object = Object {
                 spec: spec.clone(),
                 owner: owner.clone(),
+                said: said.clone(),
                 number: after.number,
                 changed_at: at,
                 note: note.clone(),
@@ -211,7 +243,7 @@ impl Edits {
     /// What it changes, object by object.
     pub fn changes(&self, before: &Objects) -> Vec<Change> {
         let empty = Spec::new();
-        let of_key = |key: &ObjectKey, after: Option<&(Spec, String)>| {
+        let of_key = |key: &ObjectKey, after: Option<&Put>| {
             let known = before.get(key);
             let action = match (known, after) {
                 (None, _) => Action::Add,
@@ -219,8 +251,8 @@ impl Edits {
                 (Some(_), None) => Action::Delete,
             };
             let old = known.map_or(&empty, |known| &known.spec);
-            let new = after.map_or(&empty, |(spec, _)| spec);
-            let owners = (known.map(|known| &known.owner), after.map(|(_, owner)| owner));
+            let new = after.map_or(&empty, |put| &put.spec);
+            let owners = (known.map(|known| &known.owner), after.map(|put| &put.owner));
             let mut fields = fields(key, old, new);
             if owners.0 != owners.1 {
                 let text = |owner: Option<&String>| owner.cloned().map(Value::String);
@@ -232,6 +264,20 @@ impl Edits {
         let puts = self.puts.iter().map(|(key, put)| of_key(key, Some(put)));
         puts.chain(self.deletes.iter().map(|key| of_key(key, None))).collect()
     }
+}
+
+/// Whose an object stays, or becomes.
+fn owner_of(before: &Objects, key: &ObjectKey, author: &str) -> String {
+    before.get(key).map_or_else(|| author.to_owned(), |known| known.owner.clone())
+}
+
+/// Whether two are the same but for the list that their servers come from.
+fn said_alike(old: &Spec, new: &Spec) -> bool {
+    let rest = |spec: &Spec| {
+        let mut spec = spec.clone();
+        spec.remove("from").is_some().then_some(spec)
+    };
+    old == new || rest(old).is_some_and(|old| rest(new) == Some(old))
 }
 
 /// The keys that differ, as people see them.

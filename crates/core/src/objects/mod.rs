@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::overrides::Note;
+use crate::server::is_valid_name;
 
 mod edits;
 pub mod secrets;
@@ -100,6 +101,8 @@ pub struct Object {
     pub changed_at: Timestamp,
     /// Who made it, and why.
     pub note: Note,
+    /// As an old client said it in the words of its own API (`compat`), if it was one.
+    pub said: Option<Spec>,
 }
 
 /// All that is declared through the API.
@@ -117,8 +120,10 @@ impl Objects {
 
     /// How many bytes they are, as JSON.
     pub fn bytes(&self) -> usize {
-        let spec = |object: &Object| serde_json::to_vec(&object.spec).map_or(0, |text| text.len());
-        self.items.iter().map(|(key, object)| key.name.len() + spec(object)).sum()
+        let bytes = |spec: &Spec| serde_json::to_vec(spec).map_or(0, |text| text.len());
+        let of_object =
+            |object: &Object| bytes(&object.spec) + object.said.as_ref().map_or(0, bytes);
+        self.items.iter().map(|(key, object)| key.name.len() + of_object(object)).sum()
     }
 }
 
@@ -128,5 +133,11 @@ pub fn targets(spec: &Spec) -> BTreeSet<&str> {
     let of_rules = rules.filter_map(|rule| rule.get("backend"));
     let of_route = spec.get("route").and_then(|route| route.get("backend"));
     let named = spec.get("default_backend").into_iter().chain(of_route).chain(of_rules);
-    named.filter_map(Value::as_str).collect()
+    let natives = spec.get("natives").and_then(Value::as_array).into_iter().flatten();
+    let of_natives = natives.filter_map(|native| {
+        let mut words = native.as_str()?.split_ascii_whitespace();
+        let is_target = |name: &&str| is_valid_name(name);
+        words.next().filter(|word| *word == "use_backend").and(words.next()).filter(is_target)
+    });
+    named.filter_map(Value::as_str).chain(of_natives).collect()
 }

@@ -1,0 +1,40 @@
+//! Members, as clients of other APIs see them.
+
+use jiff::Timestamp;
+use mapsmith_core::members::{BackendVersion, Kept, Lifetime, Member};
+
+use super::Api;
+
+/// A member, and when it was heard of last, in milliseconds since 1970.
+pub type Heard = (Member, i64);
+
+impl Api {
+    /// The members of a name, of a version, or all; none of those that are expired.
+    pub fn heard(&self, name: Option<&str>, version: Option<&str>) -> Vec<Heard> {
+        let Some(service) = &self.members else { return Vec::new() };
+        let now = Timestamp::now();
+        service.look(|members| {
+            let there = members.of(name, version, None).filter(|kept| kept.expired.is_none());
+            let heard = |kept: &Kept| {
+                let silent = match (members.lifetime(kept), kept.member.ttl) {
+                    (Lifetime::Left(left), Some(ttl)) => ttl.saturating_sub(left),
+                    _ => return (kept.member.clone(), kept.member.since.as_millisecond()),
+                };
+                let silent = i64::try_from(silent.as_millis()).unwrap_or(i64::MAX);
+                (kept.member.clone(), now.as_millisecond().saturating_sub(silent))
+            };
+            there.map(heard).collect()
+        })
+    }
+
+    /// The version that a backend has of what it takes; none where it takes no members, or is not
+    /// begun with yet.
+    pub fn version_of(&self, backend: &str) -> Option<BackendVersion> {
+        self.members.as_ref()?.version(backend)
+    }
+
+    /// The source that backends take members from.
+    pub fn members_source(&self) -> &str {
+        self.settings.members_source()
+    }
+}

@@ -1,0 +1,128 @@
+//! The HTTP API of Thalassa. Its publication of changes over sockets is not offered.
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use jiff::Timestamp;
+use mapsmith_core::access::Role;
+use mapsmith_core::compat::thalassa;
+use mapsmith_core::members::MemberKey;
+use serde_json::{Value, json as object_of};
+
+use super::hapi::{Fault, Payload, body_limit, json};
+use super::{Listener, Route, Shared};
+use crate::api::members::MemberOrder;
+use crate::http::declared::Asker;
+
+const MEMBER: &str = "/registrations/{name}/{version}/{host}/{port}";
+const TARGET: &str = "registrations/";
+
+const fn read(
+    path: &'static str,
+    handler: fn() -> axum::routing::MethodRouter<std::sync::Arc<Listener>>,
+) -> Route {
+    let (needs, target) = (Role::Viewer, "");
+    Route { method: Method::GET, path, needs, target, often: false, handler }
+}
+
+/// All of them.
+pub(super) static ROUTES: &[Route] = &[
+    read("/registrations", || get(all)),
+    read("/registrations/{name}", || get(of_name)),
+    read("/registrations/{name}/{version}", || get(of_version)),
+    read("/status", || get(status)),
+    Route {
+        method: Method::POST,
+        path: MEMBER,
+        needs: Role::Operator,
+        target: TARGET,
+        often: true,
+        handler: || post(register).layer(body_limit()),
+    },
+    Route {
+        method: Method::DELETE,
+        path: MEMBER,
+        needs: Role::Operator,
+        target: TARGET,
+        often: true,
+        handler: || delete(unregister),
+    },
+];
+
+/// The member that a path names.
+struct Named(MemberKey);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        type Names = Path<(String, String, String, String)>;
+        match Names::from_request_parts(parts, state).await {
+            Ok(Path((name, version, host, port))) => {
+                Ok(Self(thalassa::key(&name, &version, &host, &port)?))
+            }
+            Err(error) => Err(Fault::new(StatusCode::BAD_REQUEST, error.body_text())),
+        }
+    }
+}
+
+/// What is registered, the registry itself included.
+fn list(listener: &Listener, name: Option<&str>, version: Option<&str>) -> Response {
+    let heard = listener.api.heard(name, version);
+    let mut listed: Vec<Value> =
+        heard.iter().map(|(member, at)| thalassa::shown(member, *at)).collect();
+    let own_version = env!("CARGO_PKG_VERSION");
+    let is_asked_for = name.is_none_or(|name| name == thalassa::ITSELF)
+        && version.is_none_or(|version| version == own_version);
+    if is_asked_for {
+        let (address, now) = (listener.clients.listen, Timestamp::now().as_millisecond());
+        let host = address.ip().to_string();
+        listed.push(thalassa::itself(own_version, &host, address.port(), now));
+    }
+    json(&listed)
+}
+
+async fn all(State(listener): Shared) -> Response {
+    list(&listener, None, None)
+}
+
+async fn of_name(State(listener): Shared, Path(name): Path<String>) -> Response {
+    list(&listener, Some(&name), None)
+}
+
+async fn of_version(
+    State(listener): Shared,
+    Path((name, version)): Path<(String, String)>,
+) -> Response {
+    list(&listener, Some(&name), Some(&version))
+}
+
+async fn status() -> Response {
+    json(&object_of!({"status": "ok"}))
+}
+
+async fn register(
+    State(listener): Shared,
+    Named(key): Named,
+    asker: Asker,
+    Payload(payload): Payload,
+) -> Result<Response, Fault> {
+    let by = asker.by.clone().unwrap_or_default();
+    let member = thalassa::member(key, payload, &by, Timestamp::now())?;
+    let ticket = std::sync::Arc::clone(&asker.ticket);
+    listener.api.register_member(member, MemberOrder::default(), ticket).await?;
+    Ok(json(&200))
+}
+
+async fn unregister(
+    State(listener): Shared,
+    Named(key): Named,
+    asker: Asker,
+) -> Result<Response, Fault> {
+    let order = MemberOrder { missing_ok: true, ..MemberOrder::default() };
+    let ticket = std::sync::Arc::clone(&asker.ticket);
+    listener.api.unregister_member(key, order, ticket).await?;
+    Ok(json(&200))
+}

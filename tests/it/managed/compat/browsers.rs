@@ -1,0 +1,51 @@
+//! Who is answered: no web page in a browser, and no more than the settings say.
+
+use serde_json::json;
+
+use super::Scene;
+use crate::support::scene::newest;
+
+const BODY: &str = r#"{"key":"a","type":"static"}"#;
+
+#[test]
+fn no_web_page_is_answered_by_whatever_name_it_asks() {
+    let scene = Scene::with(newest(), "hosts = [\"gateway1.example\"]", "");
+    let local = scene.old.to_string();
+    for (headers, status) in [
+        (vec![("Host", "evil.example")], 403),
+        (vec![("Origin", "http://evil.example")], 403),
+        (vec![("Referer", "http://evil.example/page")], 403),
+        (vec![("Sec-Fetch-Site", "cross-site")], 403),
+        (vec![("Host", "gateway1.example:10000"), ("Origin", "http://gateway1.example")], 403),
+        (vec![("Content-Type", "text/plain")], 415),
+        (vec![("Content-Type", "application/x-www-form-urlencoded")], 415),
+        (vec![("Host", "gateway1.example:10000")], 200),
+        (vec![("Host", "localhost")], 200),
+        (vec![("Host", local.as_str()), ("Content-Type", "application/json; charset=utf-8")], 200),
+    ] {
+        let response = scene.send("PUT", "/backends/a", &headers, BODY);
+        assert_eq!(response.status, status, "{headers:?}: {}", response.body);
+    }
+    for (headers, status) in [(vec![("Host", "evil.example")], 403), (vec![], 200)] {
+        let response = scene.send("GET", "/backends", &headers, "");
+        assert_eq!(response.status, status, "{headers:?}: {}", response.body);
+        assert!(response.header("x-request-id").is_some());
+    }
+    let large = format!(r#"{{"key":"{}"}}"#, "x".repeat(2 << 20));
+    let response = scene.send("PUT", "/backends/a", &[], &large);
+    assert_eq!(response.status, 413, "{}", response.body);
+}
+
+#[test]
+fn whoever_connects_may_do_what_the_settings_say() {
+    let scene = Scene::with(newest(), "role = \"viewer\"", "");
+    let response = scene.send("PUT", "/backends/a", &[], BODY);
+    assert_eq!(response.status, 403, "{}", response.body);
+    let body: serde_json::Value = serde_json::from_str(&response.body).unwrap();
+    assert_eq!((&body["statusCode"], &body["error"]), (&json!(403), &json!("Forbidden")));
+    assert!(response.body.contains("compat.aqueduct.role is viewer"), "{}", response.body);
+    assert_eq!(scene.send("GET", "/backends", &[], "").body, "[]");
+    // It is no part of the API's own paths.
+    assert_eq!(scene.send("GET", "/v1/status", &[], "").status, 404);
+    assert_eq!(scene.send("PATCH", "/backends/a", &[], BODY).status, 404);
+}
