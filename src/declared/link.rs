@@ -37,7 +37,7 @@ pub struct Link {
     stored: watch::Sender<Arc<Objects>>,
     reached: watch::Sender<Reached>,
     /// Whoever changes what is declared has it.
-    pub changes: Mutex<()>,
+    pub changes: Arc<Mutex<()>>,
     /// Whoever has HAProxy check a configuration has one.
     pub checks: Semaphore,
     /// The program ends: nobody is to wait any more.
@@ -50,7 +50,7 @@ impl Default for Link {
         Self {
             stored: watch::Sender::default(),
             reached: watch::Sender::new(reached),
-            changes: Mutex::default(),
+            changes: Arc::default(),
             checks: Semaphore::new(CHECKS),
             ending: CancellationToken::new(),
         }

@@ -17,7 +17,7 @@ use crate::api::types::{ConfigChangeReport, ReloadOutcome};
 use crate::api::{Api, Error, NumberCondition};
 use crate::declared::{CheckError, Checked, Fault, Progress, check};
 use crate::settings::{Settings, SettingsFile};
-use crate::store::AuditTicket;
+use crate::store::{AuditTicket, StoreError};
 
 /// How long one change may wait for those before it.
 const TURN: Duration = Duration::from_secs(15);
@@ -43,7 +43,7 @@ impl Api {
         let turn = match order.dry_run {
             true => None,
             false => {
-                let turn = timeout(TURN, link.changes.lock()).await;
+                let turn = timeout(TURN, Arc::clone(&link.changes).lock_owned()).await;
                 Some(turn.map_err(|_| Error::TooManyChecks)?)
             }
         };
@@ -75,11 +75,17 @@ impl Api {
             report.message = format!("{what}; all is so already");
             (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
         } else {
-            let kept =
-                store.keep_objects(before, Arc::clone(&after), report.changes.clone(), ticket);
-            kept.await.map_err(|error| Error::Store(error.to_string()))?;
-            link.store(Arc::clone(&after));
-            drop(turn);
+            // On a task of its own: whoever asked may go away between the store and the rest.
+            let (link, changes) = (Arc::clone(link), report.changes.clone());
+            let stored = Arc::clone(&after);
+            let task = tokio::spawn(async move {
+                store.keep_objects(before, Arc::clone(&stored), changes, ticket).await?;
+                link.store(stored);
+                drop(turn);
+                Ok::<_, StoreError>(())
+            });
+            let kept = task.await.map_err(|error| Error::Store(error.to_string()))?;
+            kept.map_err(|error| Error::Store(error.to_string()))?;
             (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
         }
         report.milliseconds = milliseconds(start.elapsed());
