@@ -357,15 +357,10 @@ impl Authority {
             challenges.in_force(number, IN_FORCE).await.map_err(Failure::local)?;
         }
         progress.step("has the authority look");
-        let mut authorizations = order.authorizations();
-        while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization?;
-            let is_open = authorization.status == AuthorizationStatus::Pending;
-            if let Some(mut challenge) = authorization.challenge(kind()).filter(|_| is_open)
-                && challenge.status == ChallengeStatus::Pending
-            {
-                challenge.set_ready().await?;
-            }
+        if let Err(error) = have_it_look(order, kind()).await {
+            // The library gives the failure of a challenge that was looked at before the answer as
+            // it gives a refusal of the request: only the challenges tell which of them it is.
+            return Err(failed(order).await.unwrap_or_else(|| error.into()));
         }
         let ended = order.poll_ready(&POLLS).await;
         // What else is refused meanwhile, like one question too many, is not the order's end.
@@ -395,8 +390,29 @@ impl Authority {
     }
 }
 
+/// Has the authority look at what is not shown yet.
+async fn have_it_look(order: &mut Order, kind: ChallengeType) -> Result<(), Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        let is_open = authorization.status == AuthorizationStatus::Pending;
+        if let Some(mut challenge) = authorization.challenge(kind.clone()).filter(|_| is_open)
+            && challenge.status == ChallengeStatus::Pending
+        {
+            challenge.set_ready().await?;
+        }
+    }
+    Ok(())
+}
+
 /// Why the authority has ended an order.
 async fn reason(order: &mut Order) -> Failure {
+    let why = failed(order).await;
+    why.unwrap_or_else(|| Failure::refused("the authority has ended the order without a reason"))
+}
+
+/// What the authority has found at the names, if it has found anything to be wrong.
+async fn failed(order: &mut Order) -> Option<Failure> {
     let mut why = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -408,10 +424,7 @@ async fn reason(order: &mut Order) -> Failure {
         let problems = authorization.challenges.iter().filter_map(|it| it.error.as_ref());
         why.extend(problems.map(|problem| format!("{name}: {}", in_words(problem))));
     }
-    match why.is_empty() {
-        true => Failure::refused("the authority has ended the order without a reason"),
-        false => Failure::refused(format!("the authority refuses {}", why.join("; "))),
-    }
+    (!why.is_empty()).then(|| Failure::refused(format!("the authority refuses {}", why.join("; "))))
 }
 
 /// Sends the request for the certificate, and waits for it.

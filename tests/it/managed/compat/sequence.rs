@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Scene, aqueduct};
+use crate::support::free_port;
 use crate::support::haproxy::Binary;
 use crate::support::scene::oldest_and_newest;
 
@@ -53,11 +54,14 @@ fn expected(step: u64, as_there: &Value) -> Option<(u16, Value)> {
 
 fn walk(binary: &'static Binary) {
     let scene = Scene::start(binary);
-    let (vectors, deviations) = (aqueduct(), deviations());
-    let steps = vectors["sequence_1"].as_array().expect("steps");
+    let deviations = deviations();
+    // Another test may have port 80.
+    let steps = aqueduct()["sequence_1"].to_string();
+    let steps = steps.replace("*:80\"", &format!("*:{}\"", free_port()));
+    let steps: Vec<Value> = serde_json::from_str(&steps).expect("it is JSON still");
     assert_eq!(steps.len(), 56);
     let mut differing = Vec::new();
-    for step in steps {
+    for step in &steps {
         let number = step["n"].as_u64().expect("a number");
         let (method, path) = (step["method"].as_str().unwrap(), step["path"].as_str().unwrap());
         let body = match &step["body"] {
