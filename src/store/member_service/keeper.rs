@@ -220,7 +220,7 @@ impl MemberKeeper {
             return Ok(switched);
         };
         let writes = MemberWrites {
-            versions: vec![after.clone()],
+            next_version: Some(after.clone()),
             events: happening_of_switch(&switched.before, after, ticket.as_deref())
                 .into_iter()
                 .collect(),
@@ -247,7 +247,8 @@ impl MemberKeeper {
             return;
         }
         let next = seen.next();
-        let mut writes = MemberWrites { versions: vec![next.clone()], ..MemberWrites::default() };
+        let mut writes =
+            MemberWrites { next_version: Some(next.clone()), ..MemberWrites::default() };
         if next.phase == SwitchPhase::Settled {
             let text = format!("{} has version {} alone", next.backend, next.version);
             let at = Timestamp::now();
@@ -270,6 +271,10 @@ impl MemberKeeper {
 
     fn put(&mut self, version: BackendVersion, orders: bool) {
         let mut book = self.book();
+        if !book.versions.contains_key(&version.backend) {
+            // It was deleted in the meantime.
+            return;
+        }
         if orders {
             *book.orders.entry(version.backend.clone()).or_default() += 1;
         }

@@ -267,6 +267,17 @@ impl MemberService {
         self.send(Job::Step { seen }).await
     }
 
+    /// These backends are deleted, and what they had of their members with them, which the store
+    /// has forgotten.
+    pub fn forget_backends<'a>(&self, backends: impl IntoIterator<Item = &'a str>) {
+        let mut book = self.book();
+        for backend in backends {
+            book.versions.remove(backend);
+            book.orders.remove(backend);
+            book.waits.remove(backend);
+        }
+    }
+
     /// Notes why a switch is not further.
     pub fn note_wait(&self, backend: &str, why: Option<String>) {
         let mut book = self.book();
