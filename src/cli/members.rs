@@ -29,7 +29,7 @@ pub(super) enum MemberVerb {
         name: Option<String>,
         /// Those of this version
         version: Option<String>,
-        /// Those that were silent for too long and that a backend keeps all the same
+        /// Those that were silent for too long, within the last 24 hours
         #[arg(long)]
         expired: bool,
         /// The most members to show
@@ -250,8 +250,11 @@ fn members(report: &MembersReport) -> String {
 fn row(member: &MemberReport) -> Vec<String> {
     let stands = match (member.expired_at, member.expires_at) {
         (Some(at), _) => {
-            let kept = format!("expired {}, kept by {}", ago(at), member.kept_by.join(", "));
-            paint(Colour::Yellow, &kept)
+            let kept = match member.kept_by.is_empty() {
+                true => String::new(),
+                false => format!(", kept by {}", member.kept_by.join(", ")),
+            };
+            paint(Colour::Yellow, &format!("expired {}{kept}", ago(at)))
         }
         (None, Some(at)) => format!("until {at:.0} unless it is heard of"),
         (None, None) => "until it is unregistered".to_owned(),

@@ -187,46 +187,36 @@ impl MemberService {
         self.lists.get(selector).cloned()
     }
 
-    /// Registers a member, or hears that it is still there. Whoever asked may go away meanwhile.
+    /// Makes a change, or hears that a member is still there. Whoever asked may go away meanwhile.
     ///
     /// # Errors
     /// What the store does not take has not happened.
-    pub async fn register(
+    pub async fn change(
         &self,
-        member: Member,
+        change: MemberChange,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<MemberChanged, StoreError> {
-        {
+        if let MemberChange::Register(member) | MemberChange::RegisterByGrant(member) = &change {
             let mut book = self.book();
-            if book.members().check_in(&member) {
+            if book.members().check_in(member) {
                 let kept = book.members.get(&member.key);
                 let kept = kept.map(|kept| (kept.member.clone(), book.members.lifetime(kept)));
                 let number = self.listings.borrow().number;
                 return Ok(MemberChanged { effect: Effect::CheckedIn, member: kept, number });
             }
         }
-        self.change(MemberChange::Register(member), ticket).await
-    }
-
-    /// Ends a member's registration, likewise.
-    ///
-    /// # Errors
-    /// What the store does not take has not happened.
-    pub async fn unregister(
-        &self,
-        key: MemberKey,
-        ticket: Option<Arc<AuditTicket>>,
-    ) -> Result<MemberChanged, StoreError> {
-        self.change(MemberChange::Unregister(key), ticket).await
-    }
-
-    async fn change(
-        &self,
-        change: MemberChange,
-        ticket: Option<Arc<AuditTicket>>,
-    ) -> Result<MemberChanged, StoreError> {
         let (answer, result) = oneshot::channel();
         self.send(Job::Change { change, ticket, answer }).await?;
+        result.await.map_err(|_| self.ends())?
+    }
+
+    /// Forgets these, as far as they are expired still.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn forget(&self, keys: Vec<MemberKey>) -> Result<(), StoreError> {
+        let (answer, result) = oneshot::channel();
+        self.send(Job::Forget { keys, answer }).await?;
         result.await.map_err(|_| self.ends())?
     }
 

@@ -235,6 +235,47 @@ fn too_many_members_are_refused_and_those_that_are_there_are_heard() {
     assert_eq!(members.prepare(&changes).effects, [Effect::Unregistered, Effect::Registered]);
 }
 
+#[test]
+fn one_token_takes_a_quarter_of_the_places_and_those_that_expired_first_make_room() {
+    let mut members = Members::default();
+    let ports = 1..=u16::try_from(MOST_BY_GRANT).unwrap();
+    let of = |by: &str, port: u16| Member { by: Some(by.to_owned()), ..member("1", port, None) };
+    ports.for_each(|port| members.restore(of("ci", port), None, None));
+    let register = |members: &Members, new: Vec<Member>| {
+        let changes: Vec<_> = new.into_iter().map(MemberChange::RegisterByGrant).collect();
+        members.prepare(&changes).effects
+    };
+    let new = vec![of("ci", 20_000), of("ci", 1), of("other", 20_001), of("ci", 20_001)];
+    let full = [Effect::FullOfOne, Effect::CheckedIn, Effect::Registered, Effect::FullOfOne];
+    assert_eq!(register(&members, new), full);
+    let other = Member { meta: Meta::from_iter([("a".into(), 1.into())]), ..of("ci", 1) };
+    assert_eq!(register(&members, vec![other]), [Effect::Changed]);
+    let changes = [
+        MemberChange::Unregister(key("1", 1)),
+        MemberChange::RegisterByGrant(of("ci", 20_000)),
+        MemberChange::RegisterByGrant(of("ci", 20_001)),
+        MemberChange::Register(of("ci", 20_002)),
+    ];
+    let effects = members.prepare(&changes).effects;
+    let expected =
+        [Effect::Unregistered, Effect::Registered, Effect::FullOfOne, Effect::Registered];
+    assert_eq!(effects, expected);
+
+    members.restore(of("other", 30_000), None, Some(at(1)));
+    for (port, second) in [(7, 9), (8, 3), (9, 5)] {
+        members.expire(&[key("1", port)], at(second));
+    }
+    let room = |by: Option<&str>| {
+        let is_kept = |kept: &Kept| kept.member.key.port == 9;
+        members.room(by, is_kept).into_iter().map(|key| key.port).collect::<Vec<_>>()
+    };
+    assert_eq!(room(Some("ci")), [8, 7], "another one's expired members are not its room");
+    assert_eq!(room(None), [30_000, 8, 7]);
+    let gone = members.room(Some("ci"), |_| false);
+    members.forget(&gone);
+    assert_eq!(register(&members, vec![of("ci", 20_000)]), [Effect::Registered]);
+}
+
 fn switched(version: &BackendVersion, to: &str) -> BackendVersion {
     version.switched(to, None, at(5), Note::default()).unwrap()
 }
