@@ -277,7 +277,19 @@ impl Members {
             }
         }
         self.left.retain(|_, at| now < *at + LEFT_KEPT);
+        self.bound_left();
         touched
+    }
+
+    /// Whoever registers and unregisters all the time has others forgotten, those of long ago first.
+    fn bound_left(&mut self) {
+        let Some(beyond) = self.left.len().checked_sub(MOST_MEMBERS).filter(|it| *it > 0) else {
+            return;
+        };
+        let mut oldest: Vec<_> = self.left.iter().map(|(key, at)| (*at, key.clone())).collect();
+        oldest.select_nth_unstable(beyond - 1);
+        oldest.truncate(beyond);
+        oldest.iter().for_each(|(_, key)| _ = self.left.remove(key));
     }
 
     /// Those whose time is over and that are not known for it yet.

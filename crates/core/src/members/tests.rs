@@ -276,6 +276,27 @@ fn one_token_takes_a_quarter_of_the_places_and_those_that_expired_first_make_roo
     assert_eq!(register(&members, vec![of("ci", 20_000)]), [Effect::Registered]);
 }
 
+#[test]
+fn of_those_that_were_taken_away_only_so_many_are_remembered() {
+    let mut members = Members::default();
+    let mut leave = |second: u64, ports: std::ops::Range<u16>| {
+        members.advance(seconds(second));
+        let members_of = |port| member("1", port, None);
+        let come = ports.clone().map(|port| MemberChange::Register(members_of(port)));
+        let go = ports.map(|port| MemberChange::Unregister(key("1", port)));
+        let batch = members.prepare(&come.chain(go).collect::<Vec<_>>());
+        members.apply(batch);
+        members.left("web", ["1"])
+    };
+    assert_eq!(leave(0, 1..101).len(), 100);
+    assert_eq!(leave(1, 101..10_001).len(), MOST_MEMBERS);
+    let left = leave(2, 20_000..20_050);
+    assert_eq!(left.len(), MOST_MEMBERS);
+    assert!(left.contains("10.0.0.3:20049") && left.contains("10.0.0.3:101"));
+    let oldest = (1..101).filter(|port| left.contains(&format!("10.0.0.3:{port}"))).count();
+    assert_eq!(oldest, 50, "those of long ago are forgotten first");
+}
+
 fn switched(version: &BackendVersion, to: &str) -> BackendVersion {
     version.switched(to, None, at(5), Note::default()).unwrap()
 }
