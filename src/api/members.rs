@@ -248,15 +248,14 @@ impl Api {
         start: Instant,
         wait: Option<Duration>,
     ) -> (ReloadOutcome, Option<String>) {
-        let touches = matches!(changed.effect, Effect::Registered | Effect::Unregistered);
-        let backends = self.members.iter().flat_map(MemberService::versions);
-        let takes = |version: &mapsmith_core::members::BackendVersion| {
-            version.name == key.name && version.versions().any(|it| it == key.version)
-        };
-        let backends: Vec<_> = backends.filter(takes).map(|version| version.backend).collect();
+        if !matches!(changed.effect, Effect::Registered | Effect::Unregistered) {
+            return (ReloadOutcome::InSync, None);
+        }
+        let backends = self.members.iter().flat_map(|service| service.backends_of(key));
+        let backends: Vec<_> = backends.collect();
         match wait {
             // Nobody has anything to do with it.
-            _ if !touches || backends.is_empty() => (ReloadOutcome::InSync, None),
+            _ if backends.is_empty() => (ReloadOutcome::InSync, None),
             None => (ReloadOutcome::Requested, None),
             Some(wait) => {
                 let (outcome, words) =

@@ -292,7 +292,20 @@ impl MemberService {
 
     /// The version of a backend that takes members.
     pub fn version(&self, backend: &str) -> Option<BackendVersion> {
-        self.versions().into_iter().find(|version| version.backend == backend)
+        let takes = self.listings.borrow().of.contains_key(backend);
+        self.book().versions.get(backend).filter(|_| takes).cloned()
+    }
+
+    /// The backends that take this member.
+    pub fn backends_of(&self, key: &MemberKey) -> Vec<String> {
+        let listings = self.listings.borrow().clone();
+        let book = self.book();
+        let takes = |it: &&BackendVersion| {
+            it.name == key.name
+                && it.versions().any(|version| version == key.version)
+                && listings.of.contains_key(&it.backend)
+        };
+        book.versions.values().filter(takes).map(|version| version.backend.clone()).collect()
     }
 
     /// The members of a name that each version has.
