@@ -348,30 +348,43 @@ fn an_order_stays_until_the_settings_say_something_else_than_they_did() {
 fn the_old_members_leave_once_the_new_ones_are_ready_wherever_they_can_be() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let members: BTreeSet<String> = names(&["a", "b"]);
-    let all = |first: Seen| {
-        vec![
-            ("edge1".to_owned(), first),
-            ("edge2".to_owned(), Seen::Ready(names(&["a", "b", "old"]))),
-        ]
+    let servers = |ready: &[&str], others: &[(&str, &str)]| {
+        let ready = ready.iter().map(|name| ((*name).to_owned(), None));
+        let others = others.iter().map(|(name, why)| ((*name).to_owned(), Some((*why).to_owned())));
+        Seen::Servers(ready.chain(others).collect())
     };
-    let ready = |first: &[&str]| all(Seen::Ready(names(first)));
-    let check =
-        |instances: &[(String, Seen)], least, waited| readiness(&members, instances, least, waited);
+    let all = |first: Seen| {
+        vec![("edge1".to_owned(), first), ("edge2".to_owned(), servers(&["a", "b", "old"], &[]))]
+    };
+    let ready = |first: &[&str]| all(servers(first, &[]));
+    let joining = switched(&BackendVersion::declared("app", "web", "1", at(1)), "2");
+    let check = |instances: &[(String, Seen)], min_ready, waited| {
+        let version = BackendVersion { min_ready, ..joining.clone() };
+        readiness(&version, &members, instances, waited)
+    };
     assert_eq!(check(&ready(&["a", "b"]), None, seconds(0)), Readiness::Ready);
     let waits = |readiness: Readiness| match readiness {
         Readiness::Waits(why) => why,
         Readiness::Ready => panic!("it is ready"),
     };
-    let why = waits(check(&ready(&["a"]), None, seconds(999)));
-    assert_eq!(why, "1 of 2 members are ready in edge1");
+    let down = all(servers(&["a"], &[("b", "DOWN, Layer4 timeout"), ("old", "MAINT")]));
+    let why = waits(check(&down, None, seconds(999)));
+    let words = "1 of 2 members of web 2 are ready in edge1 (b: DOWN, Layer4 timeout)";
+    assert_eq!(why, words);
     waits(check(&ready(&["a"]), Some(1), seconds(1)));
     assert_eq!(check(&ready(&["a"]), Some(1), SETTLE), Readiness::Ready);
-    waits(check(&ready(&["old"]), Some(1), SETTLE));
-    waits(check(&ready(&["a", "b"]), Some(3), SETTLE));
+    let why = waits(check(&ready(&["old"]), Some(1), SETTLE));
+    assert!(why.contains("(a: HAProxy does not have it yet; b: HAProxy does"), "{why}");
+    let why = waits(check(&ready(&["a", "b"]), Some(3), SETTLE));
+    assert_eq!(why, "2 members of web 2 are registered, and at least 3 must be");
     assert_eq!(check(&all(Seen::Unreachable), None, seconds(0)), Readiness::Ready);
     let nowhere = [("edge1".to_owned(), Seen::Unreachable)];
     assert_eq!(waits(check(&nowhere, None, SETTLE)), "no instance can be reached");
-    waits(readiness(&BTreeSet::new(), &ready(&["a"]), None, SETTLE));
+    let nobody = readiness(&joining, &BTreeSet::new(), &ready(&["a"]), SETTLE);
+    assert_eq!(waits(nobody), "no members of web 2 are registered");
+    let many: BTreeSet<String> = (0..9).map(|number| format!("m{number}")).collect();
+    let why = waits(readiness(&joining, &many, &ready(&[]), SETTLE));
+    assert!(why.contains("m2: HAProxy does not have it yet; 6 more)"), "{why}");
 }
 
 #[test]
