@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use mapsmith_core::access::{Grant, Identity};
-use mapsmith_core::commands::{Command, NotSent, Outcome, Request};
+use mapsmith_core::commands::{Command, MASKED, NotSent, Outcome, Request};
 use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::status::milliseconds;
 use metrics::{counter, gauge};
@@ -110,7 +110,11 @@ impl Api {
                 .map(|parameter| CommandParam {
                     name: parameter.name,
                     pattern: parameter.pattern.to_string(),
-                    default: parameter.default,
+                    default: match parameter.secret {
+                        true => parameter.default.map(|_| MASKED.to_owned()),
+                        false => parameter.default,
+                    },
+                    secret: parameter.secret,
                 })
                 .collect(),
             timeout: humantime::format_duration(command.timeout).to_string(),
@@ -192,6 +196,7 @@ fn dry_report(
     begun: Instant,
 ) -> RunCommandReport {
     let (method, path) = (request.method.name(), request.path.clone());
+    let request = command.masked(request);
     RunCommandReport {
         id: None,
         message: format!("{method} {path} would be sent to {master}; nothing is sent"),
@@ -212,7 +217,8 @@ impl Run {
     async fn begin(&self) -> Result<i64, Error> {
         let Self { command, order, store, ticket, .. } = self;
         let Order { id, node, master, request, .. } = order;
-        let value = |name: &String| Some(format!(" {name}={}", request.body.get(name)?));
+        let shown = command.masked(request.clone()).body;
+        let value = |name: &String| Some(format!(" {name}={}", shown.get(name)?));
         let values: String = command.parameters.iter().filter_map(|it| value(&it.name)).collect();
         let detail = format!("{}{values} ({id} at {master})", command.name);
         let target = format!("nodes/{node}/commands/{}", command.name);

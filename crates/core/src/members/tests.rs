@@ -245,7 +245,7 @@ fn one_token_takes_a_quarter_of_the_places_and_those_that_expired_first_make_roo
         let changes: Vec<_> = new.into_iter().map(MemberChange::RegisterByGrant).collect();
         members.prepare(&changes).effects
     };
-    let new = vec![of("ci", 20_000), of("ci", 1), of("other", 20_001), of("ci", 20_001)];
+    let new = vec![of("ci", 20_000), of("ci", 1), of("other", 20_001), of("ci", 20_002)];
     let full = [Effect::FullOfOne, Effect::CheckedIn, Effect::Registered, Effect::FullOfOne];
     assert_eq!(register(&members, new), full);
     let other = Member { meta: Meta::from_iter([("a".into(), 1.into())]), ..of("ci", 1) };
