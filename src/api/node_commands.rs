@@ -158,11 +158,16 @@ impl Api {
         let place = self.access.running_commands().begin(&identity)?;
         let id = secret::new_id().map_err(|error| Error::Store(error.to_string()))?;
         let order = Order { id: format!("c-{id}"), node, master, by: identity, request };
+        let lost = lost_report(&command, &order);
         let run = Run { gateway, command, order, store, ticket, begun, place };
         // From its row on it is not whoever asked who ends it.
-        tokio::spawn(run.ended()).await.map_err(|error| {
-            Error::Store(format!("the command's task was interrupted, it may have run: {error}"))
-        })?
+        match tokio::spawn(run.ended()).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!("the task of the command {:?} was interrupted: {error}", lost.id);
+                Ok(RunCommandReport { milliseconds: milliseconds(begun.elapsed()), ..lost })
+            }
+        }
     }
 
     /// The node's master in the map in force.
@@ -209,6 +214,25 @@ fn dry_report(
         output: None,
         truncated: false,
         milliseconds: milliseconds(begun.elapsed()),
+    }
+}
+
+/// What is known of a command whose task does not get to its end. Any other status would say that
+/// it was not begun.
+fn lost_report(command: &Command, order: &Order) -> RunCommandReport {
+    let why = "its task was interrupted: the command may have been run".to_owned();
+    RunCommandReport {
+        id: Some(order.id.clone()),
+        command: command.name.clone(),
+        node: order.node.clone(),
+        master: order.master.clone(),
+        request: None,
+        outcome: Some(Outcome::Unknown),
+        status: None,
+        output: None,
+        truncated: false,
+        message: in_words(Outcome::Unknown, None, &order.master, Some(why)),
+        milliseconds: 0.0,
     }
 }
 
