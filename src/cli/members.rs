@@ -21,9 +21,12 @@ use crate::api::types::{
     SwitchReport, SwitchRequest, VersionReport, VersionsReport,
 };
 
+/// The most characters that a row of a table has of what a member says of itself.
+const LONGEST_META: usize = 40;
+
 #[derive(Subcommand)]
 pub(super) enum MemberVerb {
-    /// Show the members that are registered
+    /// Show the members that are registered; all that they say of themselves with `--output json`
     List {
         /// Those of this name
         name: Option<String>,
@@ -261,9 +264,20 @@ fn row(member: &MemberReport) -> Vec<String> {
     };
     let meta = match member.meta.is_empty() {
         true => String::new(),
-        false => Value::Object(member.meta.clone()).to_string(),
+        false => cut(&Value::Object(member.meta.clone()).to_string()),
     };
     vec![member.name.clone(), member.version.clone(), member.server.clone(), stands, meta]
+}
+
+/// The beginning of what a member says of itself: all of it is in JSON.
+fn cut(meta: &str) -> String {
+    let plain = |it: char| if it.is_control() { '\u{fffd}' } else { it };
+    let mut shown: String = meta.chars().take(LONGEST_META).map(plain).collect();
+    if meta.chars().nth(LONGEST_META).is_some() {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
 }
 
 fn versions(report: &VersionsReport) -> String {
@@ -305,4 +319,18 @@ pub(super) fn in_words(report: &VersionReport) -> String {
         SwitchPhase::Leaving => format!("; the old members leave: {waits}"),
     };
     format!("{text}{}\n", paint(Colour::Yellow, &more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_the_beginning_of_what_a_member_says_of_itself() {
+        let exact = "x".repeat(LONGEST_META);
+        assert_eq!(cut(&exact), exact);
+        let long = cut(&"ü".repeat(LONGEST_META + 1));
+        assert_eq!((long.chars().count(), long.chars().last()), (LONGEST_META, Some('…')));
+        assert_eq!(cut("{\"a\":\"\u{9b}31m\"}"), "{\"a\":\"\u{fffd}31m\"}");
+    }
 }

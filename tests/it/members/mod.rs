@@ -166,6 +166,12 @@ fn the_command_line_registers_shows_and_ends_members_and_refuses_what_can_be_non
     let listed = |arguments: &[&str]| printed(&scene.mapsmith.cli(arguments)).1;
     let text = listed(&["member", "list", "web"]);
     assert!(text.contains(&format!("{ip}:{port}")) && text.contains("{\"rack\":\"b2\"}"), "{text}");
+    let long = json!({"meta": {"text": "x".repeat(8000)}, "ttl": "1h"});
+    assert_eq!(scene.put("1", master.address(), "", &long).0, 200);
+    let text = listed(&["member", "list", "web"]);
+    assert!(text.contains("{\"text\":\"xxx") && text.len() < 500, "{text}");
+    let text = listed(&["member", "list", "web", "--output", "json"]);
+    assert!(text.contains(&"x".repeat(8000)), "{text}");
     let text = listed(&["member", "versions", BACKEND]);
     assert!(text.contains("2 members") && text.contains("in force"), "{text}");
     let (code, text, errors) = member("unregister", &[]);
