@@ -133,7 +133,7 @@ impl Api {
                 Err(error) => Err(error),
             };
         }
-        let changed = changed.map_err(|error| Error::Store(error.to_string()))?;
+        let changed = changed?;
         if changed.effect == Effect::CheckedIn {
             // That somebody is still there is no change.
             ticket.changes_nothing();
@@ -166,8 +166,7 @@ impl Api {
             return report(&key, &dry(effect, None), None, None, start);
         }
         let change = MemberChange::Unregister(key.clone());
-        let stored = service.change(change, Some(Arc::clone(&ticket))).await;
-        let changed = stored.map_err(|error| Error::Store(error.to_string()))?;
+        let changed = service.change(change, Some(Arc::clone(&ticket))).await?;
         if changed.effect == Effect::Unknown {
             ticket.changes_nothing();
         }

@@ -252,7 +252,7 @@ impl MemberService {
     /// A switch is ready for its next phase, as it was seen.
     ///
     /// # Errors
-    /// Mapsmith is shutting down.
+    /// Mapsmith begins with other settings, or ends.
     pub async fn step(&self, seen: BackendVersion) -> Result<(), StoreError> {
         self.send(Job::Step { seen }).await
     }
@@ -335,9 +335,7 @@ impl MemberService {
     }
 
     fn ends(&self) -> StoreError {
-        let path = super::Store::place(&self.store);
-        let fault = StoreErrorKind::Other("Mapsmith is shutting down".to_owned());
-        StoreError { path, fault }
+        StoreError { path: super::Store::place(&self.store), fault: StoreErrorKind::Ending }
     }
 }
 
