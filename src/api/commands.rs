@@ -12,7 +12,8 @@ use mapsmith_core::desired::ownership::with_owners;
 use mapsmith_core::desired::rollout::Terms;
 use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::{
-    BlockedNode, HeldChange, Note, OverrideChange, Overrides, Pin, ServerOverride, SourceState,
+    BlockedNode, DrainedMaster, HeldChange, Note, OverrideChange, Overrides, Pin, ServerOverride,
+    SourceState,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -173,6 +174,11 @@ impl Api {
         {
             *node = self.as_in_map(node);
             condition.check(override_of(latest, node).as_ref())?;
+        }
+        if let OverrideChange::Drain(DrainedMaster { master, .. })
+        | OverrideChange::Undrain { master, .. } = change
+        {
+            condition.check(latest.drain(master))?;
         }
         let known = self.check_masters(change, &self.decision.borrow().clone());
         let summary = describe(change, known.is_ok());

@@ -281,7 +281,7 @@ impl Members {
         touched
     }
 
-    /// Whoever registers and unregisters all the time has others forgotten, those of long ago first.
+    /// Where many register and unregister all the time those of long ago are forgotten first.
     fn bound_left(&mut self) {
         let Some(beyond) = self.left.len().checked_sub(MOST_MEMBERS).filter(|it| *it > 0) else {
             return;
