@@ -12,7 +12,8 @@ use mapsmith_core::desired::ownership::with_owners;
 use mapsmith_core::desired::rollout::Terms;
 use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::{
-    BlockedNode, HeldChange, Note, OverrideChange, Overrides, Pin, ServerOverride, SourceState,
+    BlockedNode, DrainedMaster, HeldChange, Note, OverrideChange, Overrides, Pin, ServerOverride,
+    SourceState,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -81,7 +82,6 @@ impl Api {
     ) -> Result<ApproveReport, Error> {
         ticket.explain(note.reason.clone());
         let (answer, result) = oneshot::channel();
-        let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
         let is_canary = canary.is_some();
         self.check_canary_of(id, is_canary)?;
         let canary = canary.map(|terms| (terms, Arc::clone(&ticket)));
@@ -89,11 +89,11 @@ impl Api {
         let held = self.held_services();
         match &self.services {
             Some(services) if held.as_ref().is_some_and(|held| held.id == id) => {
-                services.approvals.send(approval).await.map_err(|_| gone())?;
+                services.approvals.send(approval).await.map_err(|_| Error::Ending)?;
             }
-            _ => self.orders.send(Order::Approve(approval)).await.map_err(|_| gone())?,
+            _ => self.orders.send(Order::Approve(approval)).await.map_err(|_| Error::Ending)?,
         }
-        let approved = match (result.await.map_err(|_| gone())?, held) {
+        let approved = match (result.await.map_err(|_| Error::Ending)?, held) {
             (Ok(approved), _) => approved,
             (Err(HoldOrderError::NotHeld(ApprovalError::NothingHeld)), Some(held)) => {
                 let another = ApprovalError::Another { asked: id.to_owned(), held: held.id };
@@ -175,6 +175,11 @@ impl Api {
             *node = self.as_in_map(node);
             condition.check(override_of(latest, node).as_ref())?;
         }
+        if let OverrideChange::Drain(DrainedMaster { master, .. })
+        | OverrideChange::Undrain { master, .. } = change
+        {
+            condition.check(latest.drain(master))?;
+        }
         let known = self.check_masters(change, &self.decision.borrow().clone());
         let summary = describe(change, known.is_ok());
         if !force {
@@ -209,11 +214,10 @@ impl Api {
             self.check_node(&node, &decision)?;
         }
         let (answer, result) = oneshot::channel();
-        let gone = || Error::Store("Mapsmith is shutting down".to_owned());
         let mut summary = describe_owner(&node, &master, is_known);
         let order = OwnOrder { node: node.clone(), master: master.clone(), answer };
-        self.orders.send(Order::Own(order)).await.map_err(|_| gone())?;
-        let generation = result.await.map_err(|_| gone())?.map_err(|error| match error {
+        self.orders.send(Order::Own(order)).await.map_err(|_| Error::Ending)?;
+        let generation = result.await.map_err(|_| Error::Ending)?.map_err(|error| match error {
             OwnError::NotRemembered => Error::NotRemembered(error.to_string()),
             OwnError::ReadOnly(_) | OwnError::NotStored(_) | OwnError::NotInForce(_) => {
                 Error::Store(error.to_string())

@@ -9,6 +9,7 @@ use thiserror::Error as ThisError;
 
 use super::node_commands::NotRun;
 use crate::declared::Fault;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::tls::RenewError;
 
 /// Why a query or a command has no result.
@@ -136,6 +137,9 @@ pub enum Error {
     /// A certificate is not renewed.
     #[error("{0}")]
     NotRenewed(RenewError),
+    /// Whoever would do it is gone, and another one comes with other settings, or none.
+    #[error("Mapsmith begins with other settings, or ends; try again in a moment")]
+    Ending,
     /// The task that would do it has something else to do.
     #[error("the task that renews certificates is busy; try again in a moment")]
     Busy,
@@ -206,4 +210,13 @@ fn changed(expected: u64, in_force: u64, since: &[RevisionRecord]) -> String {
         "revision {in_force} is in force{latest}, and not {expected}: look at what has changed, \
             then ask again with If-Match: \"{in_force:x}\""
     )
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error.fault {
+            StoreErrorKind::Ending => Self::Ending,
+            _ => Self::Store(error.to_string()),
+        }
+    }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::members::{
-    Effect, InvalidMember, Kept, Lifetime, MOST_MEMBERS, Member, MemberChange, MemberKey, TTL,
+    Effect, InvalidMember, Kept, Lifetime, MOST_BY_GRANT, MOST_MEMBERS, Member, MemberChange,
+    MemberKey, TTL,
 };
 use mapsmith_core::status::milliseconds;
 use tokio::time::Instant;
@@ -23,6 +24,9 @@ use crate::store::{AuditTicket, MemberService};
 /// The most often that a member need be heard of.
 const SOONEST_CHECK_IN: Duration = Duration::from_millis(300);
 
+/// How often it is tried to make room for a member: others take it meanwhile.
+const MOST_TRIES: usize = 8;
+
 /// How a change is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemberOrder {
@@ -32,6 +36,8 @@ pub struct MemberOrder {
     pub dry_run: bool,
     /// That there is nothing to end is no failure.
     pub missing_ok: bool,
+    /// Whoever asks may do so by a grant alone.
+    pub by_grant: bool,
 }
 
 /// Which members are asked for.
@@ -39,7 +45,7 @@ pub struct MemberOrder {
 pub struct MemberSearch {
     pub name: Option<String>,
     pub version: Option<String>,
-    /// Those that are expired and that a backend keeps all the same.
+    /// Those that are expired, and no others.
     pub expired: bool,
 }
 
@@ -98,14 +104,36 @@ impl Api {
         ticket: Arc<AuditTicket>,
     ) -> Result<MemberChangeReport, Error> {
         let (start, service, key) = (Instant::now(), self.member_service()?, member.key.clone());
-        let change = MemberChange::Register(member.clone());
+        let change = match order.by_grant {
+            true => MemberChange::RegisterByGrant(member.clone()),
+            false => MemberChange::Register(member.clone()),
+        };
         if order.dry_run {
             ticket.changes_nothing();
-            let effect = service.preview(change);
+            let effect = match service.preview(change) {
+                full @ (Effect::Full | Effect::FullOfOne)
+                    if self.room(service, full, &member).is_empty() =>
+                {
+                    full
+                }
+                Effect::Full | Effect::FullOfOne => Effect::Registered,
+                effect => effect,
+            };
             return report(&key, &dry(effect, Some(member)), None, None, start);
         }
-        let stored = service.register(member, Some(Arc::clone(&ticket))).await;
-        let changed = stored.map_err(|error| Error::Store(error.to_string()))?;
+        let mut changed = service.change(change.clone(), Some(Arc::clone(&ticket))).await;
+        for _ in 0..MOST_TRIES {
+            let Ok(MemberChanged { effect, .. }) = &changed else { break };
+            let room = self.room(service, *effect, &member);
+            if room.is_empty() {
+                break;
+            }
+            changed = match service.forget(room).await {
+                Ok(()) => service.change(change.clone(), Some(Arc::clone(&ticket))).await,
+                Err(error) => Err(error),
+            };
+        }
+        let changed = changed?;
         if changed.effect == Effect::CheckedIn {
             // That somebody is still there is no change.
             ticket.changes_nothing();
@@ -137,8 +165,8 @@ impl Api {
             missing(effect)?;
             return report(&key, &dry(effect, None), None, None, start);
         }
-        let stored = service.unregister(key.clone(), Some(Arc::clone(&ticket))).await;
-        let changed = stored.map_err(|error| Error::Store(error.to_string()))?;
+        let change = MemberChange::Unregister(key.clone());
+        let changed = service.change(change, Some(Arc::clone(&ticket))).await?;
         if changed.effect == Effect::Unknown {
             ticket.changes_nothing();
         }
@@ -165,10 +193,7 @@ impl Api {
         let now = Timestamp::now();
         Ok(service.look(|members| {
             let (name, version) = (search.name.as_deref(), search.version.as_deref());
-            let wanted = |member: &Kept| match (member.expired, search.expired) {
-                (None, wanted) => !wanted,
-                (Some(_), wanted) => wanted && !kept_by(member).is_empty(),
-            };
+            let wanted = |member: &Kept| member.expired.is_some() == search.expired;
             let total = members.of(name, version, None).filter(|it| wanted(it)).count();
             let mut found = members.of(name, version, after.as_ref()).filter(|it| wanted(it));
             let items: Vec<_> = found
@@ -180,6 +205,22 @@ impl Api {
             let next = last.map(|last| requests::cursor(last.id.trim_start_matches('/')));
             MembersReport { total, items, next }
         }))
+    }
+
+    /// Those that are to make room, where there is none: they expired first, and no backend keeps
+    /// them.
+    fn room(&self, service: &MemberService, effect: Effect, new: &Member) -> Vec<MemberKey> {
+        let by = match effect {
+            Effect::Full => None,
+            Effect::FullOfOne => new.by.as_deref(),
+            _ => return Vec::new(),
+        };
+        let kept = self.kept_servers(service);
+        let is_kept = |member: &Kept| {
+            let (key, server) = (&member.member.key, member.member.key.server());
+            kept.iter().any(|(_, name, servers)| *name == key.name && servers.contains(&server))
+        };
+        service.look(|members| members.room(by, is_kept))
     }
 
     /// The servers that each backend has in force without that they are listed, with the name of
@@ -206,15 +247,14 @@ impl Api {
         start: Instant,
         wait: Option<Duration>,
     ) -> (ReloadOutcome, Option<String>) {
-        let touches = matches!(changed.effect, Effect::Registered | Effect::Unregistered);
-        let backends = self.members.iter().flat_map(MemberService::versions);
-        let takes = |version: &mapsmith_core::members::BackendVersion| {
-            version.name == key.name && version.versions().any(|it| it == key.version)
-        };
-        let backends: Vec<_> = backends.filter(takes).map(|version| version.backend).collect();
+        if !matches!(changed.effect, Effect::Registered | Effect::Unregistered) {
+            return (ReloadOutcome::InSync, None);
+        }
+        let backends = self.members.iter().flat_map(|service| service.backends_of(key));
+        let backends: Vec<_> = backends.collect();
         match wait {
             // Nobody has anything to do with it.
-            _ if !touches || backends.is_empty() => (ReloadOutcome::InSync, None),
+            _ if backends.is_empty() => (ReloadOutcome::InSync, None),
             None => (ReloadOutcome::Requested, None),
             Some(wait) => {
                 let (outcome, words) =
@@ -315,6 +355,12 @@ fn report(
         Effect::Full => {
             return Err(Error::ServerConflict(format!(
                 "{MOST_MEMBERS} members are registered, and no more may be: unregister some"
+            )));
+        }
+        Effect::FullOfOne => {
+            return Err(Error::ServerConflict(format!(
+                "{MOST_BY_GRANT} members are registered by your token, and no more may be by a \
+                    grant: unregister some"
             )));
         }
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use mapsmith_core::access::{Grant, Identity};
-use mapsmith_core::commands::{Command, NotSent, Outcome, Request};
+use mapsmith_core::commands::{Command, MASKED, NotSent, Outcome, Request};
 use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::status::milliseconds;
 use metrics::{counter, gauge};
@@ -110,7 +110,11 @@ impl Api {
                 .map(|parameter| CommandParam {
                     name: parameter.name,
                     pattern: parameter.pattern.to_string(),
-                    default: parameter.default,
+                    default: match parameter.secret {
+                        true => parameter.default.map(|_| MASKED.to_owned()),
+                        false => parameter.default,
+                    },
+                    secret: parameter.secret,
                 })
                 .collect(),
             timeout: humantime::format_duration(command.timeout).to_string(),
@@ -154,11 +158,16 @@ impl Api {
         let place = self.access.running_commands().begin(&identity)?;
         let id = secret::new_id().map_err(|error| Error::Store(error.to_string()))?;
         let order = Order { id: format!("c-{id}"), node, master, by: identity, request };
+        let lost = lost_report(&command, &order);
         let run = Run { gateway, command, order, store, ticket, begun, place };
         // From its row on it is not whoever asked who ends it.
-        tokio::spawn(run.ended()).await.map_err(|error| {
-            Error::Store(format!("the command's task was interrupted, it may have run: {error}"))
-        })?
+        match tokio::spawn(run.ended()).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!("the task of the command {:?} was interrupted: {error}", lost.id);
+                Ok(RunCommandReport { milliseconds: milliseconds(begun.elapsed()), ..lost })
+            }
+        }
     }
 
     /// The node's master in the map in force.
@@ -192,6 +201,7 @@ fn dry_report(
     begun: Instant,
 ) -> RunCommandReport {
     let (method, path) = (request.method.name(), request.path.clone());
+    let request = command.masked(request);
     RunCommandReport {
         id: None,
         message: format!("{method} {path} would be sent to {master}; nothing is sent"),
@@ -207,12 +217,32 @@ fn dry_report(
     }
 }
 
+/// What is known of a command whose task does not get to its end. Any other status would say that
+/// it was not begun.
+fn lost_report(command: &Command, order: &Order) -> RunCommandReport {
+    let why = "its task was interrupted: the command may have been run".to_owned();
+    RunCommandReport {
+        id: Some(order.id.clone()),
+        command: command.name.clone(),
+        node: order.node.clone(),
+        master: order.master.clone(),
+        request: None,
+        outcome: Some(Outcome::Unknown),
+        status: None,
+        output: None,
+        truncated: false,
+        message: in_words(Outcome::Unknown, None, &order.master, Some(why)),
+        milliseconds: 0.0,
+    }
+}
+
 impl Run {
     /// Notes that it begins: what can't be noted is not sent.
     async fn begin(&self) -> Result<i64, Error> {
         let Self { command, order, store, ticket, .. } = self;
         let Order { id, node, master, request, .. } = order;
-        let value = |name: &String| Some(format!(" {name}={}", request.body.get(name)?));
+        let shown = command.masked(request.clone()).body;
+        let value = |name: &String| Some(format!(" {name}={}", shown.get(name)?));
         let values: String = command.parameters.iter().filter_map(|it| value(&it.name)).collect();
         let detail = format!("{}{values} ({id} at {master})", command.name);
         let target = format!("nodes/{node}/commands/{}", command.name);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::gone::GoneNode;
 use mapsmith_core::desired::ownership::Phase;
 use mapsmith_core::status::NAMED_NODES;
-use mapsmith_core::{HeldChange, Overrides};
+use mapsmith_core::{DrainedMaster, HeldChange, Overrides};
 use metrics::gauge;
 
 use super::rollback::hold_report;
@@ -190,6 +190,15 @@ impl Api {
         let node = self.as_in_map(node);
         override_of(&*self.overrides()?, &node)
             .ok_or_else(|| Error::NoOverride(format!("node {node} has no pin")))
+    }
+
+    /// The drain of a master.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`], or [`Error::NoOverride`] where it has none.
+    pub fn drain_of(&self, master: &str) -> Result<DrainedMaster, Error> {
+        let found = self.overrides()?.drain(master).cloned();
+        found.ok_or_else(|| Error::NoOverride(format!("master {master} is not drained")))
     }
 
     /// Which override a node has; a pin where it has none. `node` is a valid key.

@@ -82,7 +82,7 @@ impl Api {
                 return Ok(draft.done(self, &asked, Default::default(), outcome, words));
             }
             Err(ChangeError::Refused(why)) => return Err(refused(&draft.name(), why)),
-            Err(ChangeError::Store(error)) => return Err(Error::Store(error.to_string())),
+            Err(ChangeError::Store(error)) => return Err(error.into()),
         };
         let counts = changed.effect.counts;
         let (outcome, words) = match order.wait {

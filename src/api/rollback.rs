@@ -199,9 +199,8 @@ impl Api {
         order: Order,
         result: oneshot::Receiver<Result<T, HoldOrderError>>,
     ) -> Result<T, Error> {
-        let gone = || Error::Store("Mapsmith is shutting down".to_owned());
-        self.orders.send(order).await.map_err(|_| gone())?;
-        match result.await.map_err(|_| gone())? {
+        self.orders.send(order).await.map_err(|_| Error::Ending)?;
+        match result.await.map_err(|_| Error::Ending)? {
             Ok(done) => Ok(done),
             Err(error) => Err(self.refusal(error).await),
         }

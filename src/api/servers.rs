@@ -21,7 +21,7 @@ use super::types::{
     BackendReport, BackendSummary, BackendsReport, ReloadOutcome, ServerChangeReport,
     ServerInstance, ServerReport,
 };
-use super::{Api, Error};
+use super::{Api, Error, Precondition};
 use crate::instance::InstanceReport;
 use crate::store::{AuditTicket, OverrideService};
 
@@ -119,6 +119,18 @@ impl Api {
         })
     }
 
+    /// What is ordered of a server.
+    ///
+    /// # Errors
+    /// There is no store, nobody knows the backend or the server, or nothing is ordered of it.
+    pub async fn server_override(&self, place: ServerPlace) -> Result<ServerOverride, Error> {
+        self.overrides.as_ref().ok_or(Error::NoStore("overrides of servers"))?;
+        let scene = self.scene(&place.backend).await?;
+        let place = ServerPlace { server: scene.resolve(&place.server)?, ..place };
+        let ordered = scene.overrides.server(&place.backend, &place.server).cloned();
+        ordered.ok_or_else(|| nothing_to_end(&place))
+    }
+
     /// Changes what is ordered of a server, and puts it in force; with `wait` answers when every
     /// instance has it, or when the time is over.
     ///
@@ -130,6 +142,7 @@ impl Api {
         place: ServerPlace,
         change: ServerChange,
         ticket: Arc<AuditTicket>,
+        condition: Precondition,
     ) -> Result<ServerChangeReport, Error> {
         let start = Instant::now();
         ticket.explain(change.note.reason.clone());
@@ -144,6 +157,7 @@ impl Api {
         let scene = self.scene(&place.backend).await?;
         let server = scene.resolve(&place.server)?;
         let place = ServerPlace { server, ..place };
+        condition.check(scene.overrides.server(&place.backend, &place.server))?;
         let ordered = scene.after(&place, &change)?;
         if !change.force {
             scene.check(&place, ordered.as_ref())?;

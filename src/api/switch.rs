@@ -195,7 +195,7 @@ fn refused(service: &MemberService, order: &SwitchOrder, error: SwitchError) -> 
             let name = service.version(&order.backend).map(|it| it.name).unwrap_or_default();
             Error::NoMembers { name, version: order.version.clone(), have, min_ready }
         }
-        SwitchError::Store(error) => Error::Store(error.to_string()),
+        SwitchError::Store(error) => error.into(),
     }
 }
 

@@ -114,9 +114,8 @@ impl Api {
         canary: Option<CanaryInstances>,
     ) -> Result<Result<HeldChange, HoldOrderError>, Error> {
         let (answer, result) = oneshot::channel();
-        let gone = || Error::Store("Mapsmith is shutting down".to_owned());
         let trial = VerdictTrial { id: id.to_owned(), canary, answer };
-        self.orders.send(Order::TryVerdict(trial)).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())
+        self.orders.send(Order::TryVerdict(trial)).await.map_err(|_| Error::Ending)?;
+        result.await.map_err(|_| Error::Ending)
     }
 }

@@ -127,12 +127,13 @@ fn list(commands: &CommandsReport) -> String {
         let granted = if command.granted { "" } else { "  (no grant)" };
         let (name, method, path) = (&command.name, command.method.name(), &command.path);
         let _ = writeln!(text, "{name}  {method} {path}  {}{granted}", command.timeout);
-        for CommandParam { name, pattern, default } in &command.params {
+        for CommandParam { name, pattern, default, secret } in &command.params {
             let default = match default {
                 Some(default) => format!(", {default:?} unless given"),
                 None => String::new(),
             };
-            let _ = writeln!(text, "  {name}={pattern}{default}");
+            let secret = if *secret { ", not shown anywhere" } else { "" };
+            let _ = writeln!(text, "  {name}={pattern}{default}{secret}");
         }
     }
     text.trim_end().to_owned()

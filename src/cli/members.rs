@@ -21,15 +21,18 @@ use crate::api::types::{
     SwitchReport, SwitchRequest, VersionReport, VersionsReport,
 };
 
+/// The most characters that a row of a table has of what a member says of itself.
+const LONGEST_META: usize = 40;
+
 #[derive(Subcommand)]
 pub(super) enum MemberVerb {
-    /// Show the members that are registered
+    /// Show the members that are registered; all that they say of themselves with `--output json`
     List {
         /// Those of this name
         name: Option<String>,
         /// Those of this version
         version: Option<String>,
-        /// Those that were silent for too long and that a backend keeps all the same
+        /// Those that were silent for too long, within the last 24 hours
         #[arg(long)]
         expired: bool,
         /// The most members to show
@@ -250,17 +253,31 @@ fn members(report: &MembersReport) -> String {
 fn row(member: &MemberReport) -> Vec<String> {
     let stands = match (member.expired_at, member.expires_at) {
         (Some(at), _) => {
-            let kept = format!("expired {}, kept by {}", ago(at), member.kept_by.join(", "));
-            paint(Colour::Yellow, &kept)
+            let kept = match member.kept_by.is_empty() {
+                true => String::new(),
+                false => format!(", kept by {}", member.kept_by.join(", ")),
+            };
+            paint(Colour::Yellow, &format!("expired {}{kept}", ago(at)))
         }
         (None, Some(at)) => format!("until {at:.0} unless it is heard of"),
         (None, None) => "until it is unregistered".to_owned(),
     };
     let meta = match member.meta.is_empty() {
         true => String::new(),
-        false => Value::Object(member.meta.clone()).to_string(),
+        false => cut(&Value::Object(member.meta.clone()).to_string()),
     };
     vec![member.name.clone(), member.version.clone(), member.server.clone(), stands, meta]
+}
+
+/// The beginning of what a member says of itself: all of it is in JSON.
+fn cut(meta: &str) -> String {
+    let plain = |it: char| if it.is_control() { '\u{fffd}' } else { it };
+    let mut shown: String = meta.chars().take(LONGEST_META).map(plain).collect();
+    if meta.chars().nth(LONGEST_META).is_some() {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
 }
 
 fn versions(report: &VersionsReport) -> String {
@@ -302,4 +319,18 @@ pub(super) fn in_words(report: &VersionReport) -> String {
         SwitchPhase::Leaving => format!("; the old members leave: {waits}"),
     };
     format!("{text}{}\n", paint(Colour::Yellow, &more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_the_beginning_of_what_a_member_says_of_itself() {
+        let exact = "x".repeat(LONGEST_META);
+        assert_eq!(cut(&exact), exact);
+        let long = cut(&"ü".repeat(LONGEST_META + 1));
+        assert_eq!((long.chars().count(), long.chars().last()), (LONGEST_META, Some('…')));
+        assert_eq!(cut("{\"a\":\"\u{9b}31m\"}"), "{\"a\":\"\u{fffd}31m\"}");
+    }
 }

@@ -162,6 +162,7 @@ impl HttpError {
             | Self::NoRoom(_)
             | Self::Api(
                 api::Error::Busy
+                | api::Error::Ending
                 | api::Error::TooManyChecks
                 | api::Error::TooManyWaits(_)
                 | api::Error::TooManyStreams(_),
@@ -274,5 +275,24 @@ impl IntoResponse for HttpError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreError, StoreErrorKind};
+
+    #[test]
+    fn who_comes_while_all_begins_anew_is_told_to_come_again() {
+        let path = "m.db".to_owned();
+        let answer = |fault| {
+            let error = api::Error::from(StoreError { path: path.clone(), fault });
+            let response = HttpError::from(error).into_response();
+            let again = response.headers().get(header::RETRY_AFTER).cloned();
+            (response.status().as_u16(), again.map(|seconds| seconds.to_str().unwrap().to_owned()))
+        };
+        assert_eq!(answer(StoreErrorKind::Ending), (503, Some("1".to_owned())));
+        assert_eq!(answer(StoreErrorKind::Full("no room".to_owned())), (500, None));
     }
 }

@@ -35,7 +35,7 @@ type Who = Extension<Identity>;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct MembersQuery {
-    /// Those that were silent for too long and that a backend keeps all the same.
+    /// Those that were silent for too long, and no others.
     #[serde(default)]
     expired: bool,
     /// The most rows: 100 unless given.
@@ -150,12 +150,13 @@ fn page(
     Ok(Json(api.members(&search, &page)?))
 }
 
-/// Whether somebody may register this member, and end that.
-fn may(identity: &Identity, key: &MemberKey) -> Result<(), HttpError> {
+/// Whether somebody may register this member, and end that; and whether it is by a grant alone.
+fn may(identity: &Identity, key: &MemberKey) -> Result<bool, HttpError> {
     let path = key.to_string();
     let granted = identity.grants.iter().any(|grant| grant.covers_registration(&path));
-    if identity.role >= Role::Operator || granted {
-        return Ok(());
+    let is_operator = identity.role >= Role::Operator;
+    if is_operator || granted {
+        return Ok(!is_operator);
     }
     let name = &identity.name;
     let text = format!("{name:?} may register members that its grants name, and not {path}");
@@ -186,7 +187,7 @@ pub(super) async fn register(
     Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
-    may(&identity, &key)?;
+    let by_grant = may(&identity, &key)?;
     let wait = requests::wait(query.wait.as_deref())?;
     let help = "{\"meta\": {}, \"ttl\": \"10s\"}";
     let request: RegisterMemberRequest = json(&body, help)?;
@@ -194,7 +195,7 @@ pub(super) async fn register(
     ticket.explain(members::reason(request.reason)?);
     let member = Member { key, meta: request.meta, ttl, since: Timestamp::now(), by };
     member.check().map_err(invalid)?;
-    let order = MemberOrder { wait, dry_run: query.dry_run, missing_ok: false };
+    let order = MemberOrder { wait, dry_run: query.dry_run, by_grant, ..MemberOrder::default() };
     let report = api.register_member(member, order, ticket).await?;
     let status = match (report.outcome, report.effect) {
         (Some(ReloadOutcome::Behind), _) => StatusCode::ACCEPTED,
@@ -230,7 +231,7 @@ pub(super) async fn unregister(
     let wait = requests::wait(query.wait.as_deref())?;
     let UnregisterQuery { dry_run, missing, .. } = query;
     let missing_ok = missing == Some(Missing::Ok);
-    let order = MemberOrder { wait, dry_run, missing_ok };
+    let order = MemberOrder { wait, dry_run, missing_ok, ..MemberOrder::default() };
     let report = api.unregister_member(key, order, ticket).await?;
     Ok(match report.outcome {
         None => (StatusCode::OK, Json(report)).into_response(),

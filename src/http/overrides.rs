@@ -8,7 +8,7 @@ use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use mapsmith_core::{Note, OverrideChange};
+use mapsmith_core::{DrainedMaster, Note, OverrideChange};
 use utoipa::ToSchema;
 
 use super::error::HttpError;
@@ -21,7 +21,7 @@ use crate::api::types::{
     DrainRequest, DryRunReport, NodeOverride, OverrideKind, OverrideRequest, OverridesReport,
     ReloadReport,
 };
-use crate::api::{Api, Precondition, requests};
+use crate::api::{Api, requests};
 use crate::store::AuditTicket;
 
 type Shared = State<Arc<Api>>;
@@ -178,11 +178,37 @@ pub(super) async fn end_override(
     answer(api.change_override(change, false, wait, ticket, condition).await?)
 }
 
+/// The drain of a master.
+#[utoipa::path(
+    get,
+    path = "/v1/masters/{master}/drain",
+    operation_id = "drain_of_master",
+    responses(
+        (status = 200, body = DrainedMaster, headers(("ETag" = String))),
+        (status = 304),
+        (status = 404),
+        (status = 409),
+    )
+)]
+pub(super) async fn drain_of(
+    State(api): Shared,
+    headers: HeaderMap,
+    Master(master): Master,
+    _: Parameters<NoQuery>,
+) -> Result<Response, HttpError> {
+    let found = api.drain_of(&master)?;
+    Ok(EntityTag::of_resource(&found)?.answer(&headers, || Json(found)))
+}
+
 /// Drains a master: its nodes go to another one, or are spread.
 #[utoipa::path(
     post,
     path = "/v1/masters/{master}/drain",
-    params(OverrideQuery),
+    params(
+        OverrideQuery,
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none"),
+    ),
     request_body = Option<DrainRequest>,
     responses(
         (
@@ -195,12 +221,14 @@ pub(super) async fn end_override(
             status = 409,
             description = "a master is unknown, the drain would move nothing, or there is no store",
         ),
+        (status = 412),
         (status = 500),
     )
 )]
 pub(super) async fn drain(
     State(api): Shared,
     Extension(ticket): Ticket,
+    headers: HeaderMap,
     Master(master): Master,
     Parameters(query): Parameters<OverrideQuery>,
     Author(by): Author,
@@ -211,7 +239,7 @@ pub(super) async fn drain(
     let mut request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
     request.reason = ticket.reason().or(request.reason);
     let change = requests::drain(master, request, by, Timestamp::now())?;
-    let condition = Precondition::default();
+    let condition = precondition(&headers);
     if query.dry_run {
         return told(api.try_override(change, query.force, &ticket, &condition).await?);
     }
@@ -222,7 +250,10 @@ pub(super) async fn drain(
 #[utoipa::path(
     delete,
     path = "/v1/masters/{master}/drain",
-    params(UndrainQuery),
+    params(
+        UndrainQuery,
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
+    ),
     responses(
         (
             status = 200,
@@ -231,6 +262,7 @@ pub(super) async fn drain(
         ),
         (status = 202, body = ReloadReport, description = "accepted: in sync later"),
         (status = 409, description = "there is no store"),
+        (status = 412),
         (status = 500),
         (status = 404),
     )
@@ -238,6 +270,7 @@ pub(super) async fn drain(
 pub(super) async fn undrain(
     State(api): Shared,
     Extension(ticket): Ticket,
+    headers: HeaderMap,
     Master(master): Master,
     Parameters(query): Parameters<UndrainQuery>,
     Author(by): Author,
@@ -245,7 +278,7 @@ pub(super) async fn undrain(
     let wait = requests::wait(query.wait.as_deref())?;
     let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
     let change = OverrideChange::Undrain { master, stay: query.stay, now, note };
-    let condition = Precondition::default();
+    let condition = precondition(&headers);
     if query.dry_run {
         return told(api.try_override(change, false, &ticket, &condition).await?);
     }

@@ -117,8 +117,8 @@ kinds! {
         "a source gave no good answer, and the last good one stays in force; `report` says which"
     BUSY "busy" SERVICE_UNAVAILABLE "Too many at once"
         "every connection is in use, four large bodies are being read, too many wait for another \
-        map or follow events or statistics, two configurations are being checked, or a task has \
-        something else to do; try again after `Retry-After`"
+        map or follow events or statistics, two configurations are being checked, a task has \
+        something else to do, or Mapsmith begins with other settings; try again after `Retry-After`"
     NOT_READY "not-ready" SERVICE_UNAVAILABLE "Not known yet"
         "there is no map in force yet, or no configuration of HAProxy's; `/readyz` says what is \
         missing"

@@ -105,6 +105,7 @@ const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
 /// One of a backend.
+const DRAIN: &str = "/v1/masters/{master}/drain";
 const SERVER: &str = "/v1/backends/{backend}/servers/{server}";
 
 /// One of all members.
@@ -154,8 +155,9 @@ pub static ROUTES: &[Route] = &[
     Route::new(DELETE, "/v1/overrides/{node}", OPERATOR, || delete(overrides::end_override))
         .if_unchanged(),
     Route::new(GET, "/v1/masters/{master}", VIEWER, || get(handlers::master)),
-    Route::new(POST, "/v1/masters/{master}/drain", OPERATOR, || post(overrides::drain)),
-    Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(overrides::undrain)),
+    Route::new(GET, DRAIN, VIEWER, || get(overrides::drain_of)),
+    Route::new(POST, DRAIN, OPERATOR, || post(overrides::drain)).if_unchanged(),
+    Route::new(DELETE, DRAIN, OPERATOR, || delete(overrides::undrain)).if_unchanged(),
     Route::new(GET, "/v1/backends", VIEWER, || get(servers::backends)),
     Route::new(GET, "/v1/backends/{backend}", VIEWER, || get(servers::backend)),
     Route::new(PUT, "/v1/backends/{backend}", ADMIN, || put(declared::put_backend)).if_unchanged(),
@@ -163,8 +165,9 @@ pub static ROUTES: &[Route] = &[
         .if_unchanged(),
     Route::new(DELETE, "/v1/backends/{backend}", ADMIN, || delete(declared::delete_backend))
         .if_unchanged(),
-    Route::new(PUT, SERVER, OPERATOR, || put(servers::set)),
-    Route::new(DELETE, SERVER, OPERATOR, || delete(servers::reset)),
+    Route::new(GET, SERVER, VIEWER, || get(servers::ordered)),
+    Route::new(PUT, SERVER, OPERATOR, || put(servers::set)).if_unchanged(),
+    Route::new(DELETE, SERVER, OPERATOR, || delete(servers::reset)).if_unchanged(),
     Route::new(GET, "/v1/backends/{backend}/versions", VIEWER, || get(members::versions)),
     Route::new(POST, "/v1/backends/{backend}/switch", OPERATOR, || post(members::switch)),
     Route::new(GET, "/v1/registrations", VIEWER, || get(members::all)),

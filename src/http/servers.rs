@@ -5,15 +5,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::Note;
-use mapsmith_core::overrides::ServerEdit;
+use mapsmith_core::overrides::{ServerEdit, ServerOverride};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::error::{HttpError, status_of};
+use super::etag::{EntityTag, precondition};
 use super::handlers::json;
 use super::request::{
     Author, BackendName, NoQuery, Parameters, QueryParameters, Reason, ServerName,
@@ -78,12 +79,38 @@ pub(super) async fn backend(
     Ok(Json(api.backend(&backend).await?))
 }
 
+/// What is ordered of a server.
+#[utoipa::path(
+    get,
+    path = "/v1/backends/{backend}/servers/{server}",
+    operation_id = "server_override",
+    responses(
+        (status = 200, body = ServerOverride, headers(("ETag" = String))),
+        (status = 304),
+        (status = 404),
+        (status = 409),
+    )
+)]
+pub(super) async fn ordered(
+    State(api): Shared,
+    headers: HeaderMap,
+    ServerName(place): ServerName,
+    _: Parameters<NoQuery>,
+) -> Result<Response, HttpError> {
+    let found = api.server_override(place).await?;
+    Ok(EntityTag::of_resource(&found)?.answer(&headers, || Json(found)))
+}
+
 /// Orders a server's state or weight.
 #[utoipa::path(
     put,
     path = "/v1/backends/{backend}/servers/{server}",
     operation_id = "set_server",
-    params(ServerQuery),
+    params(
+        ServerQuery,
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none"),
+    ),
     request_body = ServerRequest,
     responses(
         (status = 200, body = ServerChangeReport, description = "every instance has it so"),
@@ -93,12 +120,14 @@ pub(super) async fn backend(
             status = 409,
             description = "it is the last one that is ready, or there is no store",
         ),
+        (status = 412),
         (status = 500),
     )
 )]
 pub(super) async fn set(
     State(api): Shared,
     Extension(ticket): Ticket,
+    headers: HeaderMap,
     ServerName(place): ServerName,
     Parameters(query): Parameters<ServerQuery>,
     Author(by): Author,
@@ -109,7 +138,10 @@ pub(super) async fn set(
     let mut request: ServerRequest = json(&body, help)?;
     request.reason = ticket.reason().or(request.reason);
     let (edit, note) = requests::server(request, by, Timestamp::now())?;
-    answer(api.change_server(place, change(query, edit, note)?, ticket).await?)
+    answer(
+        api.change_server(place, change(query, edit, note)?, ticket, precondition(&headers))
+            .await?,
+    )
 }
 
 /// Ends a server's override: it is as its list says again.
@@ -117,7 +149,10 @@ pub(super) async fn set(
     delete,
     path = "/v1/backends/{backend}/servers/{server}",
     operation_id = "reset_server",
-    params(ServerQuery),
+    params(
+        ServerQuery,
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the client has"),
+    ),
     responses(
         (status = 200, body = ServerChangeReport, description = "every instance has it so"),
         (status = 202, body = ServerChangeReport, description = "accepted: in force later"),
@@ -126,19 +161,24 @@ pub(super) async fn set(
             status = 409,
             description = "it is the last one that is ready, or there is no store",
         ),
+        (status = 412),
         (status = 500),
     )
 )]
 pub(super) async fn reset(
     State(api): Shared,
     Extension(ticket): Ticket,
+    headers: HeaderMap,
     ServerName(place): ServerName,
     Parameters(query): Parameters<ServerQuery>,
     Author(by): Author,
 ) -> Result<Response, HttpError> {
     let edit = ServerEdit { state: Some(None), weight: Some(None), until: Some(None) };
     let note = Note { reason: ticket.reason(), by };
-    answer(api.change_server(place, change(query, edit, note)?, ticket).await?)
+    answer(
+        api.change_server(place, change(query, edit, note)?, ticket, precondition(&headers))
+            .await?,
+    )
 }
 
 fn change(query: ServerQuery, edit: ServerEdit, note: Note) -> Result<ServerChange, HttpError> {

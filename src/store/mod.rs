@@ -180,6 +180,9 @@ pub enum StoreErrorKind {
     /// An override or a registration in it has a name that HAProxy would misread.
     #[error("holds an order about {name:?} that another program wrote ({reason}); remove that row")]
     Invalid { name: String, reason: Invalid },
+    /// Whoever would write it is gone, and another one comes with other settings, or none.
+    #[error("Mapsmith begins with other settings, or ends; try again in a moment")]
+    Ending,
     /// Anything else.
     #[error("{0}")]
     Other(String),

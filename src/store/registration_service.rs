@@ -132,8 +132,7 @@ impl RegistrationService {
         let (answer, result) = oneshot::channel();
         let ends = || {
             let path = super::Store::place(&self.store);
-            let fault = StoreErrorKind::Other("Mapsmith is shutting down".to_owned());
-            ChangeError::Store(StoreError { path, fault })
+            ChangeError::Store(StoreError { path, fault: StoreErrorKind::Ending })
         };
         let job = Job { work: (change, ticket), answer };
         self.jobs.send(job).await.map_err(|_| ends())?;
@@ -287,6 +286,6 @@ mod tests {
         stop.cancel();
         task.await.unwrap();
         let late = service.change(register("n3", "m1", None), None).await.unwrap_err();
-        assert!(format!("{late:?}").contains("shutting down"), "{late:?}");
+        assert!(format!("{late:?}").contains("Ending"), "{late:?}");
     }
 }

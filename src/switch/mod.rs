@@ -140,12 +140,12 @@ impl Switches {
         let (members, _) = self.members.servers(&version.name, &version.version);
         let seen = observed.iter().map(|(instance, servers)| {
             let seen = match servers {
-                Some(servers) => Seen::Ready(ready(&version.backend, wanted, servers)),
+                Some(servers) => Seen::Servers(standings(&version.backend, wanted, servers)),
                 None => Seen::Unreachable,
             };
             (instance.clone(), seen)
         });
-        readiness(&members, &seen.collect::<Vec<_>>(), version.min_ready, waited)
+        readiness(version, &members, &seen.collect::<Vec<_>>(), waited)
     }
 
     /// Whether the engine has taken the old members off the list.
@@ -168,19 +168,39 @@ impl Switches {
     }
 }
 
-/// The servers of a backend that are ready in an instance: in rotation, and their check has passed.
+/// The servers of a backend that are ready in an instance.
 pub(crate) fn ready(
     backend: &str,
     wanted: &DesiredBackend,
     observed: &ObservedServers,
 ) -> BTreeSet<String> {
-    let Some(seen) = observed.get(backend) else { return BTreeSet::new() };
+    let standings = standings(backend, wanted, observed).into_iter();
+    standings.filter(|(_, why)| why.is_none()).map(|(name, _)| name).collect()
+}
+
+/// The servers of a backend that an instance has, and why one is not ready. One is where it is in
+/// rotation, and its check has passed.
+fn standings(
+    backend: &str,
+    wanted: &DesiredBackend,
+    observed: &ObservedServers,
+) -> BTreeMap<String, Option<String>> {
+    let Some(seen) = observed.get(backend) else { return BTreeMap::new() };
     let homes = homes(backend, wanted, seen).into_iter();
-    let is_ready = |(name, home): &(&str, &str)| {
-        let server = seen.servers.get(*home);
-        server.is_some_and(|it| it.admin.ready() && it.running)
-            && !wanted.is_ordered_out(name)
-            && !wanted.is_drained(name)
+    let standing = |(name, home): (&str, &str)| {
+        let server = seen.servers.get(home)?;
+        let why = if wanted.is_ordered_out(name) {
+            Some("an order takes it out".to_owned())
+        } else if wanted.is_drained(name) {
+            Some("it is drained".to_owned())
+        } else if server.admin.ready() && server.running {
+            None
+        } else if server.check_failed && !server.last_check.is_empty() {
+            Some(format!("{}, {}", server.status, server.last_check))
+        } else {
+            Some(server.status.clone())
+        };
+        Some((name.to_owned(), why))
     };
-    homes.filter(is_ready).map(|(name, _)| name.to_owned()).collect()
+    homes.filter_map(standing).collect()
 }

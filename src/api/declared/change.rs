@@ -77,9 +77,13 @@ impl Api {
         } else {
             // On a task of its own: whoever asked may go away between the store and the rest.
             let (link, changes) = (Arc::clone(link), report.changes.clone());
-            let stored = Arc::clone(&after);
+            let (stored, members) = (Arc::clone(&after), self.members.clone());
+            let deleted = deleted_backends(&before, &after);
             let task = tokio::spawn(async move {
                 store.keep_objects(before, Arc::clone(&stored), changes, ticket).await?;
+                if let Some(members) = members {
+                    members.forget_backends(deleted.iter().map(String::as_str));
+                }
                 link.store(stored);
                 drop(turn);
                 Ok::<_, StoreError>(())
@@ -282,6 +286,13 @@ impl Api {
         };
         has(&self.settings) && !has(file)
     }
+}
+
+/// The backends that are there before a change and not after it.
+fn deleted_backends(before: &Objects, after: &Objects) -> Vec<String> {
+    let gone = before.items.keys().filter(|key| after.get(key).is_none());
+    let gone = gone.filter(|key| key.kind == ObjectKind::Backend);
+    gone.map(|key| key.name.clone()).collect()
 }
 
 /// What is accepted, and which frontends wait.

@@ -39,6 +39,9 @@ pub struct CommandParam {
     pub pattern: String,
     /// The value where none is given; none where one must be.
     pub default: Option<String>,
+    /// Whether values are shown as `***` wherever they stand, the default too.
+    #[serde(default)]
+    pub secret: bool,
 }
 
 /// `POST /v1/nodes/{node}/commands`: the body.

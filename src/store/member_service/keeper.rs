@@ -50,6 +50,11 @@ pub(super) enum Job {
     Step {
         seen: BackendVersion,
     },
+    /// Forgets these, as far as they are expired still.
+    Forget {
+        keys: Vec<MemberKey>,
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    },
 }
 
 type Asked = (Option<Arc<AuditTicket>>, oneshot::Sender<Result<MemberChanged, StoreError>>);
@@ -143,6 +148,9 @@ impl MemberKeeper {
                     let _ = answer.send(self.switch(order, ticket).await);
                 }
                 Job::Step { seen } => self.step(&seen).await,
+                Job::Forget { keys, answer } => {
+                    let _ = answer.send(self.forget(keys).await);
+                }
                 Job::Change { .. } => {}
             }
         }
@@ -220,7 +228,7 @@ impl MemberKeeper {
             return Ok(switched);
         };
         let writes = MemberWrites {
-            versions: vec![after.clone()],
+            next_version: Some(after.clone()),
             events: happening_of_switch(&switched.before, after, ticket.as_deref())
                 .into_iter()
                 .collect(),
@@ -247,7 +255,8 @@ impl MemberKeeper {
             return;
         }
         let next = seen.next();
-        let mut writes = MemberWrites { versions: vec![next.clone()], ..MemberWrites::default() };
+        let mut writes =
+            MemberWrites { next_version: Some(next.clone()), ..MemberWrites::default() };
         if next.phase == SwitchPhase::Settled {
             let text = format!("{} has version {} alone", next.backend, next.version);
             let at = Timestamp::now();
@@ -270,6 +279,10 @@ impl MemberKeeper {
 
     fn put(&mut self, version: BackendVersion, orders: bool) {
         let mut book = self.book();
+        if !book.versions.contains_key(&version.backend) {
+            // It was deleted in the meantime.
+            return;
+        }
         if orders {
             *book.orders.entry(version.backend.clone()).or_default() += 1;
         }
@@ -342,6 +355,23 @@ impl MemberKeeper {
             drop(book);
             self.record();
         }
+    }
+
+    async fn forget(&self, mut keys: Vec<MemberKey>) -> Result<(), StoreError> {
+        {
+            let book = self.book();
+            let is_expired = |key: &MemberKey| book.members.get(key)?.expired;
+            keys.retain(|key| is_expired(key).is_some());
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let writes = MemberWrites { gone: keys.clone(), ..MemberWrites::default() };
+        self.store.keep_members(writes, Timestamp::now()).await?;
+        self.book().members().forget(&keys);
+        tracing::info!(members = keys.len(), "members that expired first make room for others");
+        self.record();
+        Ok(())
     }
 
     async fn keep(&mut self, writes: MemberWrites, otherwise: &str) -> bool {
@@ -435,7 +465,7 @@ fn happening_of(key: &MemberKey, effect: Effect, at: Timestamp) -> Option<Happen
         Effect::Registered => ("registered", "is registered"),
         Effect::Changed => ("changed", "says something else of itself"),
         Effect::Unregistered => ("unregistered", "is no longer registered"),
-        Effect::CheckedIn | Effect::Unknown | Effect::Full => return None,
+        Effect::CheckedIn | Effect::Unknown | Effect::Full | Effect::FullOfOne => return None,
     };
     let (path, text) = (key.to_string(), format!("{} {text}", named(key)));
     Some(Happening::new(at, EventKind::Registration, &path, text).in_state(state))
@@ -447,7 +477,9 @@ fn named(key: &MemberKey) -> String {
 
 fn key_of(change: &MemberChange) -> &MemberKey {
     match change {
-        MemberChange::Register(Member { key, .. }) | MemberChange::Unregister(key) => key,
+        MemberChange::Register(Member { key, .. })
+        | MemberChange::RegisterByGrant(Member { key, .. })
+        | MemberChange::Unregister(key) => key,
     }
 }
 
@@ -456,7 +488,7 @@ fn count(effect: Effect) {
         Effect::Registered => "registered",
         Effect::Changed => "changed",
         Effect::Unregistered => "unregistered",
-        Effect::CheckedIn | Effect::Unknown | Effect::Full => return,
+        Effect::CheckedIn | Effect::Unknown | Effect::Full | Effect::FullOfOne => return,
     };
     counter!(MEMBER_CHANGES, "kind" => kind).increment(1);
 }

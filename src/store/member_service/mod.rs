@@ -187,46 +187,36 @@ impl MemberService {
         self.lists.get(selector).cloned()
     }
 
-    /// Registers a member, or hears that it is still there. Whoever asked may go away meanwhile.
+    /// Makes a change, or hears that a member is still there. Whoever asked may go away meanwhile.
     ///
     /// # Errors
     /// What the store does not take has not happened.
-    pub async fn register(
+    pub async fn change(
         &self,
-        member: Member,
+        change: MemberChange,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<MemberChanged, StoreError> {
-        {
+        if let MemberChange::Register(member) | MemberChange::RegisterByGrant(member) = &change {
             let mut book = self.book();
-            if book.members().check_in(&member) {
+            if book.members().check_in(member) {
                 let kept = book.members.get(&member.key);
                 let kept = kept.map(|kept| (kept.member.clone(), book.members.lifetime(kept)));
                 let number = self.listings.borrow().number;
                 return Ok(MemberChanged { effect: Effect::CheckedIn, member: kept, number });
             }
         }
-        self.change(MemberChange::Register(member), ticket).await
-    }
-
-    /// Ends a member's registration, likewise.
-    ///
-    /// # Errors
-    /// What the store does not take has not happened.
-    pub async fn unregister(
-        &self,
-        key: MemberKey,
-        ticket: Option<Arc<AuditTicket>>,
-    ) -> Result<MemberChanged, StoreError> {
-        self.change(MemberChange::Unregister(key), ticket).await
-    }
-
-    async fn change(
-        &self,
-        change: MemberChange,
-        ticket: Option<Arc<AuditTicket>>,
-    ) -> Result<MemberChanged, StoreError> {
         let (answer, result) = oneshot::channel();
         self.send(Job::Change { change, ticket, answer }).await?;
+        result.await.map_err(|_| self.ends())?
+    }
+
+    /// Forgets these, as far as they are expired still.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn forget(&self, keys: Vec<MemberKey>) -> Result<(), StoreError> {
+        let (answer, result) = oneshot::channel();
+        self.send(Job::Forget { keys, answer }).await?;
         result.await.map_err(|_| self.ends())?
     }
 
@@ -262,9 +252,20 @@ impl MemberService {
     /// A switch is ready for its next phase, as it was seen.
     ///
     /// # Errors
-    /// Mapsmith is shutting down.
+    /// Mapsmith begins with other settings, or ends.
     pub async fn step(&self, seen: BackendVersion) -> Result<(), StoreError> {
         self.send(Job::Step { seen }).await
+    }
+
+    /// These backends are deleted, and what they had of their members with them, which the store
+    /// has forgotten.
+    pub fn forget_backends<'a>(&self, backends: impl IntoIterator<Item = &'a str>) {
+        let mut book = self.book();
+        for backend in backends {
+            book.versions.remove(backend);
+            book.orders.remove(backend);
+            book.waits.remove(backend);
+        }
     }
 
     /// Notes why a switch is not further.
@@ -291,7 +292,20 @@ impl MemberService {
 
     /// The version of a backend that takes members.
     pub fn version(&self, backend: &str) -> Option<BackendVersion> {
-        self.versions().into_iter().find(|version| version.backend == backend)
+        let takes = self.listings.borrow().of.contains_key(backend);
+        self.book().versions.get(backend).filter(|_| takes).cloned()
+    }
+
+    /// The backends that take this member.
+    pub fn backends_of(&self, key: &MemberKey) -> Vec<String> {
+        let listings = self.listings.borrow().clone();
+        let book = self.book();
+        let takes = |it: &&BackendVersion| {
+            it.name == key.name
+                && it.versions().any(|version| version == key.version)
+                && listings.of.contains_key(&it.backend)
+        };
+        book.versions.values().filter(takes).map(|version| version.backend.clone()).collect()
     }
 
     /// The members of a name that each version has.
@@ -321,9 +335,7 @@ impl MemberService {
     }
 
     fn ends(&self) -> StoreError {
-        let path = super::Store::place(&self.store);
-        let fault = StoreErrorKind::Other("Mapsmith is shutting down".to_owned());
-        StoreError { path, fault }
+        StoreError { path: super::Store::place(&self.store), fault: StoreErrorKind::Ending }
     }
 }
 

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use mapsmith_core::objects::{Edits, ObjectKey, ObjectKind, Objects, Spec};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::store::AuditFilter;
+use crate::store::{AuditFilter, AuditRequest};
 
 fn member(version: &str, port: u16, ttl: Option<u64>) -> Member {
     let key = MemberKey::new("web", version, "10.0.0.3", &port.to_string()).unwrap();
@@ -61,12 +62,20 @@ async fn members_are_told_at_once_and_kept_over_a_crash_and_expire_when_they_are
     assert_eq!(scene.servers(), [0u16; 0]);
     let mut source = scene.service.list("web 1").unwrap();
     assert_eq!(source.borrow_and_update().status.entries, Some(0), "empty is an answer");
-    let made = scene.service.register(member("1", 80, Some(600_000)), None).await.unwrap();
+    let made = scene
+        .service
+        .change(MemberChange::Register(member("1", 80, Some(600_000))), None)
+        .await
+        .unwrap();
     assert_eq!((made.effect, made.number), (Effect::Registered, 2));
     assert_eq!(source.borrow_and_update().status.entries, Some(1));
     assert_eq!(scene.servers(), [80]);
-    scene.service.register(member("2", 81, None), None).await.unwrap();
-    let again = scene.service.register(member("1", 80, Some(600_000)), None).await.unwrap();
+    scene.service.change(MemberChange::Register(member("2", 81, None)), None).await.unwrap();
+    let again = scene
+        .service
+        .change(MemberChange::Register(member("1", 80, Some(600_000))), None)
+        .await
+        .unwrap();
     assert_eq!(again.effect, Effect::CheckedIn);
 
     // As after a SIGKILL: nothing was said to anybody.
@@ -82,7 +91,7 @@ async fn members_are_told_at_once_and_kept_over_a_crash_and_expire_when_they_are
     });
     assert!(matches!(left, Lifetime::Left(left) if left > Duration::from_secs(9)), "{left:?}");
 
-    scene.service.register(member("1", 82, Some(1000)), None).await.unwrap();
+    scene.service.change(MemberChange::Register(member("1", 82, Some(1000))), None).await.unwrap();
     let mut listings = scene.service.subscribe();
     let gone = listings.wait_for(|listings| {
         let mut servers = listings.of["app"].list.servers.iter();
@@ -102,12 +111,18 @@ async fn who_was_heard_of_is_known_over_a_beginning_anew() {
     let folder = tempfile::tempdir().unwrap();
     let (opened, memory) = (store(&folder).await, MemberMemory::default());
     let scene = Scene::open(&opened, &memory, "1").await;
-    scene.service.register(member("1", 80, Some(60_000)), None).await.unwrap();
+    scene
+        .service
+        .change(MemberChange::Register(member("1", 80, Some(60_000))), None)
+        .await
+        .unwrap();
     let service = scene.service.clone();
     scene.end().await;
-    let late = service.register(member("1", 81, None), None).await.unwrap_err();
-    assert!(late.to_string().contains("shutting down"), "{late}");
-    let heard = service.register(member("1", 80, Some(60_000)), None).await.unwrap();
+    let late =
+        service.change(MemberChange::Register(member("1", 81, None)), None).await.unwrap_err();
+    assert_eq!(late.fault, StoreErrorKind::Ending);
+    let heard =
+        service.change(MemberChange::Register(member("1", 80, Some(60_000))), None).await.unwrap();
     assert_eq!(heard.effect, Effect::CheckedIn, "nothing but memory is needed for that");
     let scene = Scene::open(&opened, &memory, "1").await;
     assert_eq!(scene.servers(), [80]);
@@ -124,7 +139,11 @@ async fn a_switch_is_stored_step_by_step_and_goes_on_after_a_restart() {
         SwitchOrder { backend, version, min_ready, note: Note::default() }
     };
     for (version, port) in [("1", 80), ("2", 81)] {
-        scene.service.register(member(version, port, None), None).await.unwrap();
+        scene
+            .service
+            .change(MemberChange::Register(member(version, port, None)), None)
+            .await
+            .unwrap();
     }
     for (order, have, least) in [(order("3", None), 0, 1), (order("2", Some(2)), 1, 2)] {
         let refused = scene.service.switch(order, None).await.unwrap_err();
@@ -165,4 +184,54 @@ async fn a_switch_is_stored_step_by_step_and_goes_on_after_a_restart() {
     assert_eq!((&*version.version, version.phase), ("3", SwitchPhase::Joining));
     assert_eq!(scene.servers(), [81], "it stays until there is something else");
     scene.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_switch_of_a_backend_that_is_deleted_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = store(&folder).await;
+    let memory = MemberMemory::default();
+    let scene = Scene::open(&opened, &memory, "1").await;
+    for (version, port) in [("1", 80), ("2", 81)] {
+        scene
+            .service
+            .change(MemberChange::Register(member(version, port, None)), None)
+            .await
+            .unwrap();
+    }
+    let order = || {
+        let (backend, version) = ("app".to_owned(), "2".to_owned());
+        SwitchOrder { backend, version, min_ready: None, note: Note::default() }
+    };
+    let change = async |before: Arc<Objects>, edits: Edits| {
+        let after = edits.after(&before, Timestamp::now(), &Note::default()).unwrap();
+        let (after, changes) = (Arc::new(after), edits.changes(&before));
+        let request = AuditRequest::of_the_clock(Timestamp::now(), "backends/app".to_owned());
+        let ticket = Arc::new(AuditTicket::new(request));
+        opened.keep_objects(before, Arc::clone(&after), changes, ticket).await.unwrap();
+        after
+    };
+    let (key, nothing) = (ObjectKey::new(ObjectKind::Backend, "app"), Arc::new(Objects::default()));
+    let put = Edits::put(&nothing, key.clone(), &Spec::new(), None, "anna").unwrap();
+    let declared = change(nothing, put).await;
+    scene.service.switch(order(), None).await.unwrap();
+    change(Arc::clone(&declared), Edits::delete(&declared, key)).await;
+    let joining = scene.service.version("app").unwrap();
+    scene.service.step(joining.clone()).await.unwrap();
+    let back = SwitchOrder { version: "1".to_owned(), ..order() };
+    let late = scene.service.switch(back.clone(), None).await.unwrap_err();
+    assert!(matches!(late, SwitchError::Store(_)), "{late:?}");
+    assert_eq!(scene.service.version("app").unwrap(), joining, "what is not stored is not so");
+    scene.service.forget_backends(["app"]);
+    assert_eq!(scene.service.version("app"), None);
+    let late = scene.service.switch(back, None).await.unwrap_err();
+    assert_eq!(late, SwitchError::NoMembersTaken);
+    scene.end().await;
+    // Another one of its name, at once and after a restart.
+    for memory in [memory, MemberMemory::default()] {
+        let scene = Scene::open(&opened, &memory, "1").await;
+        let version = scene.service.version("app").unwrap();
+        assert_eq!((version.version.as_str(), version.phase), ("1", SwitchPhase::Settled));
+        scene.end().await;
+    }
 }

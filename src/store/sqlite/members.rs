@@ -41,7 +41,11 @@ pub struct MemberWrites {
     pub expired: Vec<MemberKey>,
     /// What is left of others.
     pub lifetimes: Vec<(MemberKey, Duration)>,
+    /// What backends begin with.
     pub versions: Vec<BackendVersion>,
+    /// What a backend comes to from the version that is stored. Where none is stored any more the
+    /// backend has been deleted, and nothing of all this is kept.
+    pub next_version: Option<BackendVersion>,
     pub events: Vec<Happening>,
     /// Whose changes these are.
     pub tickets: Vec<Arc<AuditTicket>>,
@@ -54,6 +58,7 @@ impl MemberWrites {
             && self.expired.is_empty()
             && self.lifetimes.is_empty()
             && self.versions.is_empty()
+            && self.next_version.is_none()
             && self.events.is_empty()
     }
 }
@@ -141,10 +146,18 @@ fn write(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     write_members(&transaction, writes, now)?;
     const VERSION: &str = "INSERT OR REPLACE INTO backend_versions VALUES (?1, ?2)";
+    const NEXT: &str = "UPDATE backend_versions SET version = ?2 WHERE backend = ?1";
+    let text = |version: &BackendVersion| {
+        serde_json::to_string(version).map_err(|error| StoreErrorKind::Other(error.to_string()))
+    };
     for version in &writes.versions {
-        let text = serde_json::to_string(version)
-            .map_err(|error| StoreErrorKind::Other(error.to_string()))?;
-        transaction.execute(VERSION, params![version.backend, text])?;
+        transaction.execute(VERSION, params![version.backend, text(version)?])?;
+    }
+    if let Some(version) = &writes.next_version
+        && transaction.execute(NEXT, params![version.backend, text(version)?])? == 0
+    {
+        let error = format!("has no version of {}: it has been deleted", version.backend);
+        return Err(StoreErrorKind::Other(error));
     }
     for happening in &writes.events {
         events::insert(&transaction, happening)?;
@@ -155,6 +168,15 @@ fn write(
     }
     transaction.commit()?;
     noted.into_iter().for_each(|(ticket, row)| ticket.noted(row));
+    Ok(())
+}
+
+/// The backend is deleted: one of its name has nothing to do with what was ordered of it.
+pub(super) fn forget_version(
+    transaction: &Transaction<'_>,
+    backend: &str,
+) -> Result<(), StoreErrorKind> {
+    transaction.execute("DELETE FROM backend_versions WHERE backend = ?1", [backend])?;
     Ok(())
 }
 

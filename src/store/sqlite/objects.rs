@@ -10,7 +10,7 @@ use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::objects::{Change, Object, ObjectKey, ObjectKind, Objects, Spec};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{SqliteStore, StoreErrorKind, audit, blocking, events, open_to_peek, time};
+use super::{SqliteStore, StoreErrorKind, audit, blocking, events, members, open_to_peek, time};
 use crate::store::{AuditRequest, AuditTicket, StoreError};
 
 impl SqliteStore {
@@ -93,6 +93,9 @@ fn write(
     for key in before.items.keys().filter(|key| !after.items.contains_key(*key)) {
         const DELETE: &str = "DELETE FROM objects WHERE kind = ?1 AND name = ?2";
         transaction.execute(DELETE, params![key.kind.section(), key.name])?;
+        if key.kind == ObjectKind::Backend {
+            members::forget_version(&transaction, &key.name)?;
+        }
     }
     for (key, object) in &after.items {
         if before.get(key) != Some(object) {

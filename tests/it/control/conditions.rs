@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Scene, owned};
-use crate::support::scene::{entries, in_sync, memory, printed};
+use crate::support::scene::{in_sync, memory, printed};
 
 fn value(body: &str) -> Value {
     serde_json::from_str(body).expect("JSON")
@@ -67,13 +67,9 @@ fn an_order_can_be_tried_and_says_what_it_would_move_and_changes_nothing() {
 fn a_condition_that_nobody_looks_at_is_refused_and_settings_can_require_one() {
     let mut scene = pinned();
     let tag = ("If-Match", "\"1\"");
-    let drain = scene.mapsmith.ask("POST", "/v1/masters/m1/drain", &[tag], "");
-    assert_eq!(drain.status, 400, "{}", drain.body);
-    assert!(drain.body.contains("takes no If-Match"), "{}", drain.body);
-    assert_eq!(
-        memory(&scene.gateway),
-        entries(&[("a", "m1"), ("b", "m1"), ("c", "m2"), ("d", "m1")])
-    );
+    let reload = scene.mapsmith.ask("POST", "/v1/reload", &[tag], "");
+    assert_eq!(reload.status, 400, "{}", reload.body);
+    assert!(reload.body.contains("takes no If-Match"), "{}", reload.body);
 
     scene.mapsmith.extra_variables(&["MAPSMITH__API__REQUIRE_IF_MATCH=true"]);
     scene.mapsmith.restart();
@@ -88,8 +84,40 @@ fn a_condition_that_nobody_looks_at_is_refused_and_settings_can_require_one() {
     let again = scene.mapsmith.ask("PUT", "/v1/overrides/a?wait=60s", &new, &pin);
     assert_eq!(again.status, 412, "somebody has pinned it: {}", again.body);
     // The command line has just looked.
-    for words in [&["pin", "a", "m1"][..], &["unpin", "a"], &["pin", "b", "m2"]] {
+    let drains = [&["drain", "m1", "--to", "m2"][..], &["undrain", "m1"]];
+    for words in
+        [&["pin", "a", "m1"][..], &["unpin", "a"], &["pin", "b", "m2"], drains[0], drains[1]]
+    {
         let (code, text) = printed(&scene.mapsmith.cli(words));
         assert_eq!(code, 0, "{words:?}: {text}");
     }
+}
+
+#[test]
+fn a_drain_is_begun_and_ended_as_it_was_seen() {
+    let scene = pinned();
+    let drain = "/v1/masters/m1/drain";
+    let to = json!({"to": "m2", "reason": "kernel"}).to_string();
+    let ask = |method: &str, condition: (&str, &str), body: &str| {
+        scene.mapsmith.ask(method, drain, &[condition], body)
+    };
+    scene.refused("GET", drain, "", 404);
+    assert_eq!(ask("POST", ("If-Match", "*"), &to).status, 412, "it is not drained");
+    assert_eq!(ask("POST", ("If-None-Match", "*"), &to).status, 202);
+    let again = ask("POST", ("If-None-Match", "*"), &to);
+    assert_eq!((again.status, &value(&again.body)["current"]["to"]), (412, &json!("m2")));
+    let seen = scene.mapsmith.ask("GET", drain, &[], "");
+    assert_eq!(value(&seen.body)["reason"], "kernel", "{}", seen.body);
+    let tag = seen.header("etag").expect("an ETag").to_owned();
+    assert_eq!(ask("GET", ("If-None-Match", &tag), "").status, 304);
+    let spread = ask("POST", ("If-Match", &tag), "{\"reason\": \"spread\"}");
+    assert_eq!(spread.status, 202, "{}", spread.body);
+    let late = ask("DELETE", ("If-Match", &tag), "");
+    assert_eq!((late.status, &value(&late.body)["current"]["reason"]), (412, &json!("spread")));
+    let tried =
+        scene.mapsmith.ask("DELETE", &format!("{drain}?dry_run=true"), &[("If-Match", &tag)], "");
+    assert_eq!(tried.status, 412, "{}", tried.body);
+    let seen = scene.mapsmith.ask("GET", drain, &[], "");
+    let tag = seen.header("etag").expect("an ETag").to_owned();
+    assert_eq!(ask("DELETE", ("If-Match", &tag), "").status, 202);
 }

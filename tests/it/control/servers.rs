@@ -222,3 +222,34 @@ fn what_can_not_be_done_to_a_server_is_refused_with_what_would_be_right() {
     let why = scene.refused("PUT", m1, maint, 409);
     assert!(why.starts_with("overrides of servers need a store"), "{why}");
 }
+
+#[test]
+fn an_order_about_a_server_is_changed_as_it_was_seen() {
+    let mut scene = Scene::start(newest(), STORE);
+    let path = format!("/v1/backends/{BACKEND}/servers/m1");
+    let value = |body: &str| serde_json::from_str::<Value>(body).unwrap_or_default();
+    let maint = json!({"state": "maint", "reason": "kernel"}).to_string();
+    let ask = |scene: &Scene, method: &str, condition: (&str, &str), body: &str| {
+        scene.mapsmith.ask(method, &path, &[condition], body)
+    };
+    scene.refused("GET", &path, "", 404);
+    assert_eq!(ask(&scene, "PUT", ("If-Match", "*"), &maint).status, 412, "nothing is ordered");
+    assert_eq!(ask(&scene, "PUT", ("If-None-Match", "*"), &maint).status, 202);
+    let seen = scene.mapsmith.ask("GET", &path, &[], "");
+    assert_eq!(value(&seen.body)["reason"], "kernel", "{}", seen.body);
+    let tag = seen.header("etag").expect("an ETag").to_owned();
+    assert_eq!(ask(&scene, "GET", ("If-None-Match", &tag), "").status, 304);
+    let weight = json!({"weight": 7}).to_string();
+    assert_eq!(ask(&scene, "PUT", ("If-Match", &tag), &weight).status, 202);
+    let late = ask(&scene, "DELETE", ("If-Match", &tag), "");
+    assert_eq!((late.status, &value(&late.body)["current"]["weight"]), (412, &json!(7)));
+    let required = ["MAPSMITH__API__REQUIRE_IF_MATCH=true"];
+    scene.mapsmith.extra_variables(&required);
+    scene.mapsmith.restart();
+    scene.refused("DELETE", &path, "", 428);
+    // The command line has just looked.
+    let server = format!("{BACKEND}/m1");
+    for words in [&["reset", &server][..], &["weight", &server, "9"]] {
+        scene.done(words);
+    }
+}

@@ -153,7 +153,9 @@ impl Scene {
             [[command]]\nname = \"run\"\npath = \"/nodes/{{node}}/commands\"\n\
             body = {{ command = \"run\" }}\ntimeout = \"1s\"\nmax_bytes = \"1KiB\"\n\
             params = [{{ name = \"noop\", pattern = \"true|false\", default = \"false\" }}]\n\
-            [[command]]\nname = \"stop\"\npath = \"/nodes/{{node}}/commands\"\n",
+            [[command]]\nname = \"stop\"\npath = \"/nodes/{{node}}/commands\"\n\
+            params = [{{ name = \"password\", pattern = \"[a-z-]+\", default = \"of-the-file\", \
+                secret = true }}]\n",
             ground.file("nodes.json").display()
         );
         let config = Mapsmith::config(&ground.settings("one", &more));
@@ -400,6 +402,34 @@ fn who_has_no_grant_runs_nothing_and_what_is_run_is_noted() {
     let secret = fs::read_to_string(secret).expect("a secret");
     let config = fs::read_to_string(scene.managed.ground.file("haproxy.cfg")).expect("a file");
     assert_eq!((mode & 0o777, config.contains(secret.trim())), (0o600, false));
+}
+
+#[test]
+fn a_secret_of_a_command_reaches_the_master_and_nobody_else() {
+    let [_, newest] = oldest_and_newest();
+    let scene = Scene::start(newest);
+    let [first, _] = &scene.masters;
+    let order = json!({"command": "stop", "params": {"password": "hush-hush"}});
+    let (status, dry) = scene.run_as(&scene.token, "a", "?dry_run=true", order.clone());
+    assert_eq!((status, &dry["request"]["body"]["password"]), (200, &json!("***")), "{dry}");
+    let (status, done) = scene.run("a", order);
+    assert_eq!((status, &done["outcome"]), (200, &json!("ok")), "{done}");
+    let heard = first.heard().pop().expect("a request");
+    assert!(heard.ends_with(r#"{"password":"hush-hush"}"#), "{heard}");
+    scene.run("a", json!({"command": "stop"}));
+    let heard = first.heard().pop().expect("a request");
+    assert!(heard.ends_with(r#"{"password":"of-the-file"}"#), "{heard}");
+
+    let audit = json!(scene.audit()).to_string();
+    assert!(audit.contains(r#"stop password=\"***\" (c-"#), "{audit}");
+    let answers = ["/v1/commands", "/v1/activity?limit=100", "/v1/audit", "/v1/status"];
+    let answers = answers.map(|path| scene.ask_as(FILE, "GET", path, "").body).concat();
+    let listed = printed(&scene.cli(&["list"])).1;
+    assert!(listed.contains("password=[a-z-]+, \"***\" unless given, not shown"), "{listed}");
+    let all = [answers, listed, dry.to_string(), done.to_string(), scene.managed.mapsmith.log()];
+    for secret in ["hush-hush", "of-the-file"] {
+        assert!(all.iter().all(|text| !text.contains(secret)), "{secret} is in {all:#?}");
+    }
 }
 
 #[test]

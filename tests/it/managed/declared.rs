@@ -10,6 +10,7 @@ use crate::documented;
 use crate::support::haproxy::Binary;
 use crate::support::http::{self, Response};
 use crate::support::mapsmith::Mapsmith;
+use crate::support::master::Master;
 use crate::support::scene::{complaints, newest, oldest_and_newest, printed};
 use crate::support::{eventually, free_port};
 
@@ -388,6 +389,50 @@ fn an_operator_declares_by_files() {
     assert_eq!(cli(&["config", "apply", path]).0, 0);
     let rendered = printed(&scene.managed.mapsmith.configuration().cli(&["render"])).1;
     assert!(rendered.contains("frontend web"), "{rendered}");
+}
+
+#[test]
+fn a_backend_that_is_deleted_takes_its_switch_to_another_version_along() {
+    let mut scene = Scene::start(newest(), "");
+    let masters = [Master::start("old"), Master::start("new")];
+    for (version, master) in ["1.0", "2.0"].iter().zip(&masters) {
+        let (ip, port) = (master.address().ip(), master.address().port());
+        let path = format!("/v1/registrations/web/{version}/{ip}/{port}");
+        assert_eq!(scene.ask("PUT", &path, &json!({})).0, 201, "{path}");
+    }
+    let from = json!({"source": "registrations", "name": "web", "version": "1.0"});
+    let live = json!({"from": from});
+    let web = json!({"bind": [scene.managed.ground.web.to_string()], "default_backend": "live"});
+    scene.put("frontends/web", &web);
+    let switch = |scene: &Scene| {
+        scene.put("backends/live", &live);
+        scene.managed.wait_for_word("old");
+        let order = json!({"version": "2.0"});
+        let path = "/v1/backends/live/switch?wait=30s";
+        let (status, report) = scene.ask("POST", path, &order);
+        assert_eq!((status, &report["outcome"]), (200, &json!("in_sync")), "{report:#}");
+        scene.managed.wait_for_word("new");
+    };
+    switch(&scene);
+    let delete = "/v1/backends/live?force=true&wait=30s";
+    assert_eq!(scene.ask("DELETE", delete, &Value::Null).0, 204);
+    switch(&scene);
+    // All begins anew once for both.
+    assert_eq!(scene.ask("DELETE", "/v1/backends/live?force=true", &Value::Null).0, 204);
+    switch(&scene);
+    let web = json!({"name": "web", "bind": web["bind"], "default_backend": "live"});
+    let all = json!({"owner": "local", "frontends": [web], "backends": []}).to_string();
+    let tag = scene.get("/v1/config")["status"]["etag"].as_str().unwrap().to_owned();
+    let path = "/v1/config?prune=owner&force=true&wait=30s";
+    let pruned = scene.ask_with("PUT", path, &[("If-Match", &format!("\"{tag}\""))], &all);
+    assert_eq!(pruned.status, 200, "{}", pruned.body);
+    scene.put("backends/live", &live);
+    scene.managed.wait_for_word("old");
+    scene.managed.mapsmith.restart();
+    scene.managed.wait_for_state("in_force");
+    let current = scene.get("/v1/backends/live/versions")["current"].clone();
+    assert_eq!((&current["version"], &current["phase"]), (&json!("1.0"), &json!("settled")));
+    scene.managed.wait_for_word("old");
 }
 
 #[test]

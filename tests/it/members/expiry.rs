@@ -15,7 +15,12 @@ fn a_silent_member_is_gone_and_the_last_ones_are_kept_and_shown() {
         scene.settles(&[&masters[1]]);
         let list = |query: &str| scene.mapsmith.get(&format!("/v1/registrations{query}")).1;
         assert_eq!(list("")["total"], 1);
-        assert_eq!(list("?expired=true")["total"], 0, "nobody keeps it");
+        let expired = list("?expired=true");
+        let (total, item) = (&expired["total"], &expired["items"][0]);
+        assert_eq!((total, &item["state"]), (&json!(1), &json!("expired")), "{expired:#}");
+        assert_eq!(item["kept_by"], Value::Null, "nobody keeps it");
+        let text = printed(&scene.mapsmith.cli(&["member", "list", "--expired"])).1;
+        assert!(text.contains("expired") && !text.contains("kept by"), "{text}");
 
         // Both are silent: an empty list is the guard's case.
         scene.register("1", &masters[0], &json!({"ttl": "1s"}));
@@ -66,8 +71,11 @@ fn many_that_are_silent_together_are_held_back_and_a_switch_of_as_many_is_not() 
     // A few may go before the others: as many as the guard lets go within its window.
     let all = scene.backend()["servers"].as_array().expect("servers").len();
     assert!(all >= 19, "{all} serve: {:#}", scene.backend());
-    let kept = scene.mapsmith.get("/v1/registrations?expired=true").1;
-    assert_eq!(kept["total"], all - 6, "{kept:#}");
+    let expired = scene.mapsmith.get("/v1/registrations?expired=true").1;
+    assert_eq!(expired["total"], 18, "{expired:#}");
+    let kept = expired["items"].as_array().expect("items").iter();
+    let kept = kept.filter(|item| item["kept_by"] == json!(["app"])).count();
+    assert_eq!(kept, all - 6, "{expired:#}");
     let attention = scene.mapsmith.get("/v1/attention").1;
     assert!(attention.to_string().contains("held_change"), "{attention:#}");
 

@@ -166,6 +166,12 @@ fn the_command_line_registers_shows_and_ends_members_and_refuses_what_can_be_non
     let listed = |arguments: &[&str]| printed(&scene.mapsmith.cli(arguments)).1;
     let text = listed(&["member", "list", "web"]);
     assert!(text.contains(&format!("{ip}:{port}")) && text.contains("{\"rack\":\"b2\"}"), "{text}");
+    let long = json!({"meta": {"text": "x".repeat(8000)}, "ttl": "1h"});
+    assert_eq!(scene.put("1", master.address(), "", &long).0, 200);
+    let text = listed(&["member", "list", "web"]);
+    assert!(text.contains("{\"text\":\"xxx") && text.len() < 500, "{text}");
+    let text = listed(&["member", "list", "web", "--output", "json"]);
+    assert!(text.contains(&"x".repeat(8000)), "{text}");
     let text = listed(&["member", "versions", BACKEND]);
     assert!(text.contains("2 members") && text.contains("in force"), "{text}");
     let (code, text, errors) = member("unregister", &[]);
@@ -225,4 +231,56 @@ fn a_token_for_members_registers_those_that_it_names_and_no_others() {
     assert_eq!(ask(token, "POST", "/v1/backends/app/switch", &version).status, 403);
     assert_eq!(ask(token, "GET", "/v1/registrations", &Value::Null).status, 403);
     assert_eq!(ask(token, "DELETE", mine, &Value::Null).status, 204);
+}
+
+#[test]
+fn one_token_does_not_take_everybodys_place_and_its_own_expired_members_make_room() {
+    let (gateway, pool, config) =
+        Scene::plan(newest(), "[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n", "");
+    std::fs::write(config.directory().join("token"), "s3cret-of-the-file").unwrap();
+    let scene = Scene { mapsmith: config.start(), gateway, _pool: pool };
+    let admin = "Bearer s3cret-of-the-file".to_owned();
+    let ask = |bearer: &str, method: &str, path: &str, body: Value| {
+        let headers = [("Authorization", bearer)];
+        let response = scene.mapsmith.ask(method, path, &headers, &body.to_string());
+        (response.status, serde_json::from_str::<Value>(&response.body).unwrap_or_default())
+    };
+    let body = json!({"name": "ci", "role": "none", "grants": ["register:bulk"]});
+    let (_, made) = ask(&admin, "POST", "/v1/tokens", body);
+    let token = format!("Bearer {}", made["token"].as_str().expect("a token"));
+    let path = |number: usize| format!("/v1/registrations/bulk/1/10.0.0.3/{number}");
+    // The last of them is silent.
+    let ttl = |number: usize| json!({"ttl": if number == 2500 { "1s" } else { "1h" }});
+    std::thread::scope(|scope| {
+        for first in 1..=10 {
+            let (scene, token, path) = (&scene, &token, &path);
+            scope.spawn(move || {
+                let mut connection = scene.mapsmith.connect();
+                for number in (first..=2500).step_by(10) {
+                    let (headers, body) = ([("Authorization", &**token)], ttl(number).to_string());
+                    let answer = connection.request("PUT", &path(number), &headers, &body);
+                    let answer = answer.expect("an answer");
+                    assert_eq!(answer.status, 201, "{number}: {}", answer.body);
+                }
+            });
+        }
+    });
+    scene.mapsmith.wait_for("one is expired", BOUND, |_| {
+        let expired = ask(&admin, "GET", "/v1/registrations/bulk?expired=true", Value::Null).1;
+        (expired["total"] == 1).then_some(())
+    });
+    let dry = format!("{}?dry_run=true", path(2501));
+    let (status, would) = ask(&token, "PUT", &dry, json!({}));
+    assert_eq!((status, &would["effect"]), (200, &json!("registered")), "{would:#}");
+    assert_eq!(ask(&token, "PUT", &path(2501), json!({})).0, 201, "the silent one has made room");
+    let expired = ask(&admin, "GET", "/v1/registrations/bulk?expired=true", Value::Null).1;
+    assert_eq!(expired["total"], 0, "{expired:#}");
+    for path in [path(2502), format!("{}?dry_run=true", path(2502))] {
+        let (status, problem) = ask(&token, "PUT", &path, json!({}));
+        assert_eq!(status, 409, "{problem:#}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("2500 members are registered by your token"), "{detail}");
+    }
+    assert_eq!(ask(&token, "PUT", &path(1), json!({"ttl": "1h"})).0, 200, "it is still there");
+    assert_eq!(ask(&admin, "PUT", &path(2502), json!({})).0, 201, "others have room");
 }

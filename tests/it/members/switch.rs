@@ -137,7 +137,9 @@ fn a_version_that_does_not_become_ready_takes_nothing_away_and_the_way_back_is_o
         let (status, report) = scene.switch("?wait=3s", &json!({"version": "2"}));
         assert_eq!((status, &report["outcome"]), (202, &json!("behind")), "{report:#}");
         let message = report["message"].as_str().unwrap();
-        assert!(message.contains("1 of 2 members are ready in edge1"), "{message}");
+        assert!(message.contains("1 of 2 members of web 2 are ready in edge1"), "{message}");
+        // Its check may not have failed as often as it takes.
+        assert!(message.contains(&format!("({dead}: ")), "{message}");
         let names: Vec<_> = old.iter().map(|master| master.address().to_string()).collect();
         let serve = |scene: &Scene| {
             let ready = ready(&scene.gateway);
@@ -182,6 +184,18 @@ fn a_switch_stays_over_restarts_until_the_settings_say_another_version() {
     });
     let version = scene.version();
     assert_eq!((&version["version"], &version["previous"]), (&json!("3"), &json!("2")));
+
+    // Nobody registers what they name now.
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("version = \"3\"", "version = \"9\"")).unwrap();
+    scene.mapsmith.hangup();
+    scene.mapsmith.wait_for("it says what it waits for", BOUND, |_| {
+        let version = scene.version();
+        (version["waits_for"] == "no members of web 9 are registered").then_some(())
+    });
+    let text = printed(&scene.mapsmith.cli(&["status"])).1;
+    assert!(text.contains("3 stays until it is ready: no members of web 9 are"), "{text}");
+    scene.settles(&[&third]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::certificate::{CertificateSource, IssuedCertificate, Renewal};
 use crate::desired::hold::{EndReason, HoldEnd};
 use crate::desired::references::Targets;
 use crate::desired::rollout::{CanaryInstances, Subject, Terms, Then};
+use crate::members::BackendVersion;
 use crate::revision::ChangeCounts;
 use crate::snapshot::SourceState;
 use crate::status::{InstanceState, KeptNode};
@@ -329,4 +330,20 @@ fn a_rollout_is_shown_until_it_is_over_and_needs_somebody_where_it_waits_for_the
     assert!(severity == Severity::Act && text.contains("the settings have no instance"), "{text}");
     let over = rollout.abort(crate::Note::default(), None, now()).unwrap();
     assert_eq!(shown(over), None);
+}
+
+#[test]
+fn a_switch_to_a_version_that_nobody_registers_needs_somebody_after_a_while() {
+    let settled = |since| BackendVersion::declared("app", "web", "1", since);
+    let joining = |since: i64| {
+        let declared = settled(ago(900)).with_declared("web", "9", ago(since));
+        (declared, Some("no members of web 9 are registered".to_owned()))
+    };
+    let switches = |switches| Status { switches, ..Status::default() };
+    assert_eq!(kinds(&switches(vec![(settled(ago(900)), None), joining(29)])), []);
+    let late = switches(vec![joining(31)]);
+    let text = "app does not get to version 9: no members of web 9 are registered";
+    assert_eq!(sentence(&late), text);
+    let actions = &attention(&late, now()).items[0].actions;
+    assert!(format!("{actions:?}").contains("mapsmith switch app 1"), "{actions:?}");
 }

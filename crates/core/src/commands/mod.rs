@@ -61,7 +61,12 @@ pub struct Parameter {
     pub pattern: Pattern,
     /// Where none is given; without it one must be.
     pub default: Option<String>,
+    /// Nobody but the master sees the value.
+    pub secret: bool,
 }
+
+/// What stands for a value that nobody is to see.
+pub const MASKED: &str = "***";
 
 /// A command.
 #[derive(Debug, Clone)]
@@ -123,7 +128,7 @@ impl Command {
             return Err(NotSent::Unknown { command: command(), name: name.clone(), known });
         }
         let mut body = self.body.clone();
-        for Parameter { name, pattern, default } in &self.parameters {
+        for Parameter { name, pattern, default, .. } in &self.parameters {
             let value = given.get(name).or(default.as_ref());
             let value =
                 value.ok_or_else(|| NotSent::Missing { command: command(), name: name.clone() })?;
@@ -135,6 +140,17 @@ impl Command {
         }
         let path = self.path.of(node).ok_or_else(|| NotSent::Node(node.to_owned()))?;
         Ok(Request { method: self.method, path, body })
+    }
+
+    /// What is sent, as anybody may see it.
+    #[must_use]
+    pub fn masked(&self, mut request: Request) -> Request {
+        for parameter in self.parameters.iter().filter(|parameter| parameter.secret) {
+            if let Some(value) = request.body.get_mut(&parameter.name) {
+                *value = Value::String(MASKED.to_owned());
+            }
+        }
+        request
     }
 }
 
@@ -198,6 +214,7 @@ mod tests {
             name: name.to_owned(),
             pattern: Pattern::try_from(pattern.to_owned()).unwrap(),
             default: default.map(str::to_owned),
+            secret: name == "tags",
         };
         let Value::Object(body) = json!({"command": "run", "deep": {"a": [1]}}) else { panic!() };
         Command {
@@ -226,6 +243,14 @@ mod tests {
         let body = json!({"command": "run", "deep": {"a": [1]}, "noop": "false", "tags": "a,b"});
         assert_eq!(Value::Object(sent.body), body);
         assert_eq!(request(&[("tags", ""), ("noop", "true")]).unwrap().body["noop"], "true");
+    }
+
+    #[test]
+    fn a_secret_is_sent_and_not_shown() {
+        let sent = request(&[("tags", "hidden")]).unwrap();
+        assert_eq!(sent.body["tags"], "hidden");
+        let body = json!({"command": "run", "deep": {"a": [1]}, "noop": "false", "tags": "***"});
+        assert_eq!(Value::Object(command().masked(sent).body), body);
     }
 
     #[test]

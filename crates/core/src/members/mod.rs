@@ -22,7 +22,8 @@ pub use clock::ListeningClock;
 pub use listing::{MemberListing, MemberListings, listing};
 pub use pacer::EventPacer;
 pub use registry::{
-    Batch, Effect, Kept, Lifetime, MOST_MEMBERS, MemberChange, Members, Touched, VersionCount,
+    Batch, Effect, Kept, Lifetime, MOST_BY_GRANT, MOST_MEMBERS, MemberChange, Members, Touched,
+    VersionCount,
 };
 pub use version::{BackendVersion, Readiness, SETTLE, Seen, SwitchPhase, readiness};
 

@@ -14,6 +14,10 @@ use crate::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
 
 /// The most members, those that are expired included.
 pub const MOST_MEMBERS: usize = 10_000;
+/// The most of them that one token has registered by a grant: it can't take everybody's place.
+pub const MOST_BY_GRANT: usize = MOST_MEMBERS / 4;
+/// How many that are expired make room together, where all places are taken.
+const ROOM: usize = 100;
 /// How long it is remembered that a member has expired: what is held back of that is shown so.
 const EXPIRED_KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// How long it is remembered that a member was taken away by its own word.
@@ -29,6 +33,8 @@ const LEAST_TOLERANCE: Duration = Duration::from_secs(10);
 pub enum MemberChange {
     /// Registers it, or hears that it is still there.
     Register(Member),
+    /// The same, by somebody who may do so by a grant alone.
+    RegisterByGrant(Member),
     Unregister(MemberKey),
 }
 
@@ -46,6 +52,8 @@ pub enum Effect {
     Unknown,
     /// There are too many.
     Full,
+    /// There are too many that the same has registered by a grant.
+    FullOfOne,
 }
 
 /// What is left of a member's time.
@@ -78,6 +86,24 @@ pub struct Batch {
     /// The members that are to be stored, or to be gone.
     pub writes: BTreeMap<MemberKey, Option<Member>>,
     checked_in: Vec<MemberKey>,
+    /// How many there are then.
+    count: usize,
+    /// How many of them each has registered, once that is asked.
+    by: Option<BTreeMap<String, usize>>,
+}
+
+impl Batch {
+    /// One that this one has registered is one that another one has, or none.
+    fn replace(&mut self, old: Option<Option<String>>, new: Option<Option<String>>) {
+        self.count = self.count + usize::from(new.is_some()) - usize::from(old.is_some());
+        let Some(by) = &mut self.by else { return };
+        if let Some(count) = old.flatten().and_then(|old| by.get_mut(&old)) {
+            *count -= 1;
+        }
+        if let Some(new) = new.flatten() {
+            *by.entry(new).or_default() += 1;
+        }
+    }
 }
 
 /// The names and versions whose members are others.
@@ -151,20 +177,19 @@ impl Members {
 
     /// What these changes come to, one after the other.
     pub fn prepare(&self, changes: &[MemberChange]) -> Batch {
-        let mut batch = Batch::default();
-        let mut count = self.items.len();
+        let mut batch = Batch { count: self.items.len(), ..Batch::default() };
         for change in changes {
             let effect = match change {
-                MemberChange::Register(member) => self.register(member, &mut batch, &mut count),
+                MemberChange::Register(member) => self.register(member, false, &mut batch),
+                MemberChange::RegisterByGrant(member) => self.register(member, true, &mut batch),
                 MemberChange::Unregister(key) => {
-                    let known = batch.writes.get(key).map(Option::is_some);
-                    match known.unwrap_or_else(|| self.items.contains_key(key)) {
-                        true => {
-                            count -= 1;
+                    match self.after(key, &batch).map(|known| known.by.clone()) {
+                        Some(by) => {
+                            batch.replace(Some(by), None);
                             batch.writes.insert(key.clone(), None);
                             Effect::Unregistered
                         }
-                        false => Effect::Unknown,
+                        None => Effect::Unknown,
                     }
                 }
             };
@@ -173,32 +198,57 @@ impl Members {
         batch
     }
 
-    fn register(&self, new: &Member, batch: &mut Batch, count: &mut usize) -> Effect {
-        let pending = batch.writes.get(&new.key);
-        let (known, online) = match pending {
-            Some(pending) => (pending.as_ref(), true),
-            None => {
-                let kept = self.items.get(&new.key);
-                (kept.map(|kept| &kept.member), kept.is_some_and(|kept| kept.expired.is_none()))
+    /// A member after a batch.
+    fn after<'a>(&'a self, key: &MemberKey, batch: &'a Batch) -> Option<&'a Member> {
+        match batch.writes.get(key) {
+            Some(pending) => pending.as_ref(),
+            None => self.items.get(key).map(|kept| &kept.member),
+        }
+    }
+
+    /// How many this one has registered after a batch.
+    fn of_one(&self, name: Option<&String>, batch: &mut Batch) -> usize {
+        let Batch { by, writes, .. } = batch;
+        let counts = by.get_or_insert_with(|| {
+            let mut counts = BTreeMap::new();
+            let stay = self.items.values().map(|kept| &kept.member);
+            let stay = stay.filter(|member| !writes.contains_key(&member.key));
+            let all = stay.chain(writes.values().flatten());
+            for name in all.filter_map(|member| member.by.as_ref()) {
+                *counts.entry(name.clone()).or_default() += 1;
             }
-        };
-        let effect = match known {
-            Some(known) if online && known.meta == new.meta && known.ttl == new.ttl => {
+            counts
+        });
+        name.and_then(|name| counts.get(name)).copied().unwrap_or_default()
+    }
+
+    fn register(&self, new: &Member, by_grant: bool, batch: &mut Batch) -> Effect {
+        let is_pending = batch.writes.contains_key(&new.key);
+        let is_online = |kept: &Kept| kept.expired.is_none();
+        let online = is_pending || self.items.get(&new.key).is_some_and(is_online);
+        let known = self.after(&new.key, batch).map(|known| {
+            let says_the_same = known.meta == new.meta && known.ttl == new.ttl;
+            (known.by.clone(), known.since, says_the_same)
+        });
+        let is_others = known.as_ref().is_none_or(|(by, ..)| *by != new.by);
+        let effect = match &known {
+            Some((.., true)) if online => {
                 batch.checked_in.push(new.key.clone());
                 return Effect::CheckedIn;
             }
+            _ if by_grant && is_others && self.of_one(new.by.as_ref(), batch) >= MOST_BY_GRANT => {
+                return Effect::FullOfOne;
+            }
             Some(_) if online => Effect::Changed,
             Some(_) => Effect::Registered,
-            None if *count >= MOST_MEMBERS => return Effect::Full,
-            None => {
-                *count += 1;
-                Effect::Registered
-            }
+            None if batch.count >= MOST_MEMBERS => return Effect::Full,
+            None => Effect::Registered,
         };
-        let since = match (effect, known) {
-            (Effect::Changed, Some(known)) => known.since,
+        let since = match (effect, &known) {
+            (Effect::Changed, Some((_, since, _))) => *since,
             _ => new.since,
         };
+        batch.replace(known.map(|(by, ..)| by), Some(new.by.clone()));
         batch.writes.insert(new.key.clone(), Some(Member { since, ..new.clone() }));
         effect
     }
@@ -227,7 +277,19 @@ impl Members {
             }
         }
         self.left.retain(|_, at| now < *at + LEFT_KEPT);
+        self.bound_left();
         touched
+    }
+
+    /// Where many register and unregister all the time those of long ago are forgotten first.
+    fn bound_left(&mut self) {
+        let Some(beyond) = self.left.len().checked_sub(MOST_MEMBERS).filter(|it| *it > 0) else {
+            return;
+        };
+        let mut oldest: Vec<_> = self.left.iter().map(|(key, at)| (*at, key.clone())).collect();
+        oldest.select_nth_unstable(beyond - 1);
+        oldest.truncate(beyond);
+        oldest.iter().for_each(|(_, key)| _ = self.left.remove(key));
     }
 
     /// Those whose time is over and that are not known for it yet.
@@ -255,6 +317,16 @@ impl Members {
         let is_old =
             |kept: &&Kept| kept.expired.is_some_and(|at| now.duration_since(at) >= EXPIRED_KEPT);
         self.items.values().filter(is_old).map(|kept| kept.member.key.clone()).collect()
+    }
+
+    /// Those that expired first, of this one or of all, and that nobody keeps: they make room.
+    pub fn room(&self, by: Option<&str>, is_kept: impl Fn(&Kept) -> bool) -> Vec<MemberKey> {
+        let is_asked = |kept: &&Kept| by.is_none_or(|by| kept.member.by.as_deref() == Some(by));
+        let expired = self.items.values().filter(is_asked);
+        let expired = expired.filter_map(|kept| Some((kept.expired?, kept)));
+        let mut expired: Vec<_> = expired.filter(|(_, kept)| !is_kept(kept)).collect();
+        expired.sort_by_key(|(at, _)| *at);
+        expired.into_iter().take(ROOM).map(|(_, kept)| kept.member.key.clone()).collect()
     }
 
     /// These are no longer stored.

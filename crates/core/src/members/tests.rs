@@ -235,6 +235,68 @@ fn too_many_members_are_refused_and_those_that_are_there_are_heard() {
     assert_eq!(members.prepare(&changes).effects, [Effect::Unregistered, Effect::Registered]);
 }
 
+#[test]
+fn one_token_takes_a_quarter_of_the_places_and_those_that_expired_first_make_room() {
+    let mut members = Members::default();
+    let ports = 1..=u16::try_from(MOST_BY_GRANT).unwrap();
+    let of = |by: &str, port: u16| Member { by: Some(by.to_owned()), ..member("1", port, None) };
+    ports.for_each(|port| members.restore(of("ci", port), None, None));
+    let register = |members: &Members, new: Vec<Member>| {
+        let changes: Vec<_> = new.into_iter().map(MemberChange::RegisterByGrant).collect();
+        members.prepare(&changes).effects
+    };
+    let new = vec![of("ci", 20_000), of("ci", 1), of("other", 20_001), of("ci", 20_002)];
+    let full = [Effect::FullOfOne, Effect::CheckedIn, Effect::Registered, Effect::FullOfOne];
+    assert_eq!(register(&members, new), full);
+    let other = Member { meta: Meta::from_iter([("a".into(), 1.into())]), ..of("ci", 1) };
+    assert_eq!(register(&members, vec![other]), [Effect::Changed]);
+    let changes = [
+        MemberChange::Unregister(key("1", 1)),
+        MemberChange::RegisterByGrant(of("ci", 20_000)),
+        MemberChange::RegisterByGrant(of("ci", 20_001)),
+        MemberChange::Register(of("ci", 20_002)),
+    ];
+    let effects = members.prepare(&changes).effects;
+    let expected =
+        [Effect::Unregistered, Effect::Registered, Effect::FullOfOne, Effect::Registered];
+    assert_eq!(effects, expected);
+
+    members.restore(of("other", 30_000), None, Some(at(1)));
+    for (port, second) in [(7, 9), (8, 3), (9, 5)] {
+        members.expire(&[key("1", port)], at(second));
+    }
+    let room = |by: Option<&str>| {
+        let is_kept = |kept: &Kept| kept.member.key.port == 9;
+        members.room(by, is_kept).into_iter().map(|key| key.port).collect::<Vec<_>>()
+    };
+    assert_eq!(room(Some("ci")), [8, 7], "another one's expired members are not its room");
+    assert_eq!(room(None), [30_000, 8, 7]);
+    let gone = members.room(Some("ci"), |_| false);
+    members.forget(&gone);
+    assert_eq!(register(&members, vec![of("ci", 20_000)]), [Effect::Registered]);
+}
+
+#[test]
+fn of_those_that_were_taken_away_only_so_many_are_remembered() {
+    let mut members = Members::default();
+    let mut leave = |second: u64, ports: std::ops::Range<u16>| {
+        members.advance(seconds(second));
+        let members_of = |port| member("1", port, None);
+        let come = ports.clone().map(|port| MemberChange::Register(members_of(port)));
+        let go = ports.map(|port| MemberChange::Unregister(key("1", port)));
+        let batch = members.prepare(&come.chain(go).collect::<Vec<_>>());
+        members.apply(batch);
+        members.left("web", ["1"])
+    };
+    assert_eq!(leave(0, 1..101).len(), 100);
+    assert_eq!(leave(1, 101..10_001).len(), MOST_MEMBERS);
+    let left = leave(2, 20_000..20_050);
+    assert_eq!(left.len(), MOST_MEMBERS);
+    assert!(left.contains("10.0.0.3:20049") && left.contains("10.0.0.3:101"));
+    let oldest = (1..101).filter(|port| left.contains(&format!("10.0.0.3:{port}"))).count();
+    assert_eq!(oldest, 50, "those of long ago are forgotten first");
+}
+
 fn switched(version: &BackendVersion, to: &str) -> BackendVersion {
     version.switched(to, None, at(5), Note::default()).unwrap()
 }
@@ -286,30 +348,43 @@ fn an_order_stays_until_the_settings_say_something_else_than_they_did() {
 fn the_old_members_leave_once_the_new_ones_are_ready_wherever_they_can_be() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let members: BTreeSet<String> = names(&["a", "b"]);
-    let all = |first: Seen| {
-        vec![
-            ("edge1".to_owned(), first),
-            ("edge2".to_owned(), Seen::Ready(names(&["a", "b", "old"]))),
-        ]
+    let servers = |ready: &[&str], others: &[(&str, &str)]| {
+        let ready = ready.iter().map(|name| ((*name).to_owned(), None));
+        let others = others.iter().map(|(name, why)| ((*name).to_owned(), Some((*why).to_owned())));
+        Seen::Servers(ready.chain(others).collect())
     };
-    let ready = |first: &[&str]| all(Seen::Ready(names(first)));
-    let check =
-        |instances: &[(String, Seen)], least, waited| readiness(&members, instances, least, waited);
+    let all = |first: Seen| {
+        vec![("edge1".to_owned(), first), ("edge2".to_owned(), servers(&["a", "b", "old"], &[]))]
+    };
+    let ready = |first: &[&str]| all(servers(first, &[]));
+    let joining = switched(&BackendVersion::declared("app", "web", "1", at(1)), "2");
+    let check = |instances: &[(String, Seen)], min_ready, waited| {
+        let version = BackendVersion { min_ready, ..joining.clone() };
+        readiness(&version, &members, instances, waited)
+    };
     assert_eq!(check(&ready(&["a", "b"]), None, seconds(0)), Readiness::Ready);
     let waits = |readiness: Readiness| match readiness {
         Readiness::Waits(why) => why,
         Readiness::Ready => panic!("it is ready"),
     };
-    let why = waits(check(&ready(&["a"]), None, seconds(999)));
-    assert_eq!(why, "1 of 2 members are ready in edge1");
+    let down = all(servers(&["a"], &[("b", "DOWN, Layer4 timeout"), ("old", "MAINT")]));
+    let why = waits(check(&down, None, seconds(999)));
+    let words = "1 of 2 members of web 2 are ready in edge1 (b: DOWN, Layer4 timeout)";
+    assert_eq!(why, words);
     waits(check(&ready(&["a"]), Some(1), seconds(1)));
     assert_eq!(check(&ready(&["a"]), Some(1), SETTLE), Readiness::Ready);
-    waits(check(&ready(&["old"]), Some(1), SETTLE));
-    waits(check(&ready(&["a", "b"]), Some(3), SETTLE));
+    let why = waits(check(&ready(&["old"]), Some(1), SETTLE));
+    assert!(why.contains("(a: HAProxy does not have it yet; b: HAProxy does"), "{why}");
+    let why = waits(check(&ready(&["a", "b"]), Some(3), SETTLE));
+    assert_eq!(why, "2 members of web 2 are registered, and at least 3 must be");
     assert_eq!(check(&all(Seen::Unreachable), None, seconds(0)), Readiness::Ready);
     let nowhere = [("edge1".to_owned(), Seen::Unreachable)];
     assert_eq!(waits(check(&nowhere, None, SETTLE)), "no instance can be reached");
-    waits(readiness(&BTreeSet::new(), &ready(&["a"]), None, SETTLE));
+    let nobody = readiness(&joining, &BTreeSet::new(), &ready(&["a"]), SETTLE);
+    assert_eq!(waits(nobody), "no members of web 2 are registered");
+    let many: BTreeSet<String> = (0..9).map(|number| format!("m{number}")).collect();
+    let why = waits(readiness(&joining, &many, &ready(&[]), SETTLE));
+    assert!(why.contains("m2: HAProxy does not have it yet; 6 more)"), "{why}");
 }
 
 #[test]

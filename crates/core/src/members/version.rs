@@ -1,7 +1,7 @@
 //! Which version of what is registered a backend has, and how it comes to another one: members of
 //! the new version are in, and ready, before those of the old one leave.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,6 +12,9 @@ use crate::Note;
 
 /// How long members that do not become ready are waited for, where enough others are.
 pub const SETTLE: Duration = Duration::from_secs(10);
+
+/// The most members that are not ready that are named, of an instance.
+const MOST_NAMED: usize = 3;
 
 /// How far a switch has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -160,8 +163,8 @@ impl BackendVersion {
 /// What an instance has of the servers of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// Those that are ready.
-    Ready(BTreeSet<String>),
+    /// Those that it has, and why one is not ready; none where it is.
+    Servers(BTreeMap<String, Option<String>>),
     /// It can't be reached, so nothing is waited for there.
     Unreachable,
 }
@@ -174,32 +177,52 @@ pub enum Readiness {
     Waits(String),
 }
 
-/// Whether enough of the new members are ready in every instance that can be reached, after this
-/// time of waiting.
+/// Whether enough of the new version's members are ready in every instance that can be reached,
+/// after this time of waiting.
 pub fn readiness(
+    version: &BackendVersion,
     members: &BTreeSet<String>,
     instances: &[(String, Seen)],
-    min_ready: Option<u32>,
     waited: Duration,
 ) -> Readiness {
-    let all = members.len();
-    let least = min_ready.map_or(all, |least| (least as usize).max(1));
-    if all == 0 || all < least {
-        return Readiness::Waits(format!("{all} of {} members are registered", least.max(1)));
+    let (all, of) = (members.len(), format!("{} {}", version.name, version.version));
+    let least = version.min_ready.map_or(all, |least| (least as usize).max(1));
+    if all == 0 {
+        return Readiness::Waits(format!("no members of {of} are registered"));
+    }
+    if all < least {
+        let text = format!("{all} members of {of} are registered, and at least {least} must be");
+        return Readiness::Waits(text);
     }
     let (mut reached, mut short) = (0, Vec::new());
     let enough = if waited >= SETTLE { least } else { all };
     for (instance, seen) in instances {
-        let Seen::Ready(ready) = seen else { continue };
+        let Seen::Servers(seen) = seen else { continue };
         reached += 1;
-        let ready = members.intersection(ready).count();
+        let ready = members.iter().filter(|name| matches!(seen.get(*name), Some(None))).count();
         if ready < enough {
-            short.push(format!("{ready} of {all} members are ready in {instance}"));
+            let why = not_ready(members, seen);
+            short.push(format!("{ready} of {all} members of {of} are ready in {instance} ({why})"));
         }
     }
     match short.as_slice() {
         [] if reached == 0 => Readiness::Waits("no instance can be reached".to_owned()),
         [] => Readiness::Ready,
         short => Readiness::Waits(short.join(", ")),
+    }
+}
+
+/// The first of those that are not ready, and why.
+fn not_ready(members: &BTreeSet<String>, seen: &BTreeMap<String, Option<String>>) -> String {
+    let why = |name: &String| match seen.get(name) {
+        Some(None) => None,
+        Some(Some(why)) => Some(format!("{name}: {why}")),
+        None => Some(format!("{name}: HAProxy does not have it yet")),
+    };
+    let mut waits = members.iter().filter_map(why);
+    let named: Vec<_> = waits.by_ref().take(MOST_NAMED).collect();
+    match waits.count() {
+        0 => named.join("; "),
+        more => format!("{}; {more} more", named.join("; ")),
     }
 }
