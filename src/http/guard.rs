@@ -23,7 +23,7 @@ use super::etag;
 use super::request::Author;
 use super::routes::{Needs, Route, SESSION};
 use crate::api::{self, Api, NotRun};
-use crate::store::audit::Actor;
+use crate::store::audit::{Actor, AuditShare};
 use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
 
@@ -102,6 +102,10 @@ impl Guard {
             self.check_condition(parts)?;
             let mut request = self.request(parts, peer, id).await?;
             request.actor = Actor::from(&identity);
+            if identity.role < needed {
+                // It may register, and no more.
+                request.share = AuditShare::Registrations;
+            }
             parts.extensions.insert(Author(Some(request.actor.name.clone())));
             let ticket = Arc::new(AuditTicket::new(request));
             parts.extensions.insert(Arc::clone(&ticket));

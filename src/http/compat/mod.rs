@@ -24,7 +24,7 @@ use super::guard::{LONGEST_TARGET, Record};
 use super::request::Author;
 use crate::api::Api;
 use crate::settings::OldClients;
-use crate::store::audit::Actor;
+use crate::store::audit::{Actor, AuditShare};
 use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
 
@@ -148,6 +148,10 @@ impl Guard {
             method: self.route.method.to_string(),
             route: self.route.path.to_owned(),
             request_id: id,
+            share: match self.route.often {
+                true => AuditShare::Registrations,
+                false => AuditShare::Usual,
+            },
             ..AuditRequest::of_the_clock(
                 Timestamp::now(),
                 target.chars().take(LONGEST_TARGET).collect(),

@@ -189,7 +189,7 @@ fn write_members(
         let MemberKey { name, version, host, port } = key;
         expired.execute(params![name, version, host, port, now.as_millisecond()])?;
         let target = format!("registrations/{key}");
-        audit::insert(transaction, &AuditRequest::of_the_clock(now, target))?;
+        audit::insert(transaction, &AuditRequest::of_registrations(now, target))?;
     }
     let mut lifetime = transaction.prepare(LIFETIME)?;
     for (MemberKey { name, version, host, port }, left) in &writes.lifetimes {

@@ -47,7 +47,7 @@ mod services;
 mod tokens;
 mod told;
 
-pub use audit::AuditFilter;
+pub use audit::{AuditAnswer, AuditFilter};
 pub use events::StoredEvents;
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
 pub use members::{MemberWrites, StoredMember, StoredMembers};
