@@ -13,7 +13,7 @@ use mapsmith_core::objects::{Object, ObjectKey, ObjectKind, Objects, Spec};
 use serde::Serialize;
 use serde_json::{Value, json as object_of};
 
-use super::hapi::{Fault, Key, Payload, body_limit, json, missing};
+use super::hapi::{Fault, Names, Payload, body_limit, json, missing};
 use super::{Listener, Route, Shared};
 use crate::api::Api;
 use crate::api::declared::{ConfigOrder, ConfigRequest};
@@ -120,7 +120,7 @@ async fn frontends(State(listener): Shared) -> Response {
     json(&all.map(|(key, object)| shown::frontend(key, object)).collect::<Vec<_>>())
 }
 
-async fn frontend(State(listener): Shared, Key(key): Key) -> Response {
+async fn frontend(State(listener): Shared, Names(key): Names<String>) -> Response {
     let objects = listener.api.declared_objects();
     match find(&objects, aqueduct::frontend_key(&objects, &key)) {
         Some((_, object)) => json(&shown::frontend(&key, object)),
@@ -134,7 +134,7 @@ async fn backends(State(listener): Shared) -> Response {
     json(&all.map(|(key, object)| show_backend(&listener.api, key, object)).collect::<Vec<_>>())
 }
 
-async fn backend(State(listener): Shared, Key(key): Key) -> Response {
+async fn backend(State(listener): Shared, Names(key): Names<String>) -> Response {
     let objects = listener.api.declared_objects();
     match find(&objects, aqueduct::backend_key(&key)) {
         Some((_, object)) => json(&show_backend(&listener.api, &key, object)),
@@ -142,7 +142,7 @@ async fn backend(State(listener): Shared, Key(key): Key) -> Response {
     }
 }
 
-async fn members(State(listener): Shared, Key(key): Key) -> Response {
+async fn members(State(listener): Shared, Names(key): Names<String>) -> Response {
     let objects = listener.api.declared_objects();
     match find(&objects, aqueduct::backend_key(&key)) {
         Some((_, object)) => json(&show_backend(&listener.api, &key, object)["members"]),
@@ -157,7 +157,7 @@ async fn haproxy_config(State(listener): Shared) -> Result<Response, Fault> {
 
 async fn put_frontend(
     State(listener): Shared,
-    Key(key): Key,
+    Names(key): Names<String>,
     asker: Asker,
     Payload(payload): Payload,
 ) -> Result<Response, Fault> {
@@ -171,7 +171,7 @@ async fn put_frontend(
 
 async fn put_backend(
     State(listener): Shared,
-    Key(key): Key,
+    Names(key): Names<String>,
     asker: Asker,
     Payload(payload): Payload,
 ) -> Result<Response, Fault> {
@@ -211,7 +211,7 @@ async fn declare(
 
 async fn delete_frontend(
     State(listener): Shared,
-    Key(key): Key,
+    Names(key): Names<String>,
     asker: Asker,
 ) -> Result<Response, Fault> {
     let objects = listener.api.declared_objects();
@@ -224,7 +224,7 @@ async fn delete_frontend(
 
 async fn delete_backend(
     State(listener): Shared,
-    Key(key): Key,
+    Names(key): Names<String>,
     asker: Asker,
 ) -> Result<Response, Fault> {
     let objects = listener.api.declared_objects();
@@ -238,7 +238,7 @@ async fn delete_backend(
 /// members they serve until those of the new version are ready.
 async fn switch(
     State(listener): Shared,
-    Key(key): Key,
+    Names(key): Names<String>,
     asker: Asker,
     Payload(payload): Payload,
 ) -> Result<Response, Fault> {

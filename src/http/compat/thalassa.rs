@@ -1,8 +1,8 @@
 //! The HTTP API of Thalassa. Its publication of changes over sockets is not offered.
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
+use axum::http::Method;
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use mapsmith_core::compat::thalassa;
 use mapsmith_core::members::MemberKey;
 use serde_json::{Value, json as object_of};
 
-use super::hapi::{Fault, Payload, body_limit, json};
+use super::hapi::{Fault, Names, Payload, body_limit, json};
 use super::{Listener, Route, Shared};
 use crate::api::members::MemberOrder;
 use crate::http::declared::Asker;
@@ -58,13 +58,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
-        type Names = Path<(String, String, String, String)>;
-        match Names::from_request_parts(parts, state).await {
-            Ok(Path((name, version, host, port))) => {
-                Ok(Self(thalassa::key(&name, &version, &host, &port)?))
-            }
-            Err(error) => Err(Fault::new(StatusCode::BAD_REQUEST, error.body_text())),
-        }
+        type Four = Names<(String, String, String, String)>;
+        let Names((name, version, host, port)) = Four::from_request_parts(parts, state).await?;
+        Ok(Self(thalassa::key(&name, &version, &host, &port)?))
     }
 }
 
@@ -88,13 +84,13 @@ async fn all(State(listener): Shared) -> Response {
     list(&listener, None, None)
 }
 
-async fn of_name(State(listener): Shared, Path(name): Path<String>) -> Response {
+async fn of_name(State(listener): Shared, Names(name): Names<String>) -> Response {
     list(&listener, Some(&name), None)
 }
 
 async fn of_version(
     State(listener): Shared,
-    Path((name, version)): Path<(String, String)>,
+    Names((name, version)): Names<(String, String)>,
 ) -> Response {
     list(&listener, Some(&name), Some(&version))
 }
