@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, RawPathParams, Request, State};
-use axum::http::Method;
+use axum::extract::{FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
@@ -33,6 +33,9 @@ mod hapi;
 mod thalassa;
 
 use hapi::Fault;
+
+/// The parameters of changes of `/v1` that say how a change is made.
+const ELSEWHERE: &[&str] = &["dry_run", "wait", "force", "missing", "reason"];
 
 /// What all requests to a listener share.
 struct Listener {
@@ -138,6 +141,7 @@ impl Guard {
         if !changes {
             return Ok(None);
         }
+        is_taken_as_said(parts)?;
         let named = RawPathParams::from_request_parts(parts, &()).await.ok();
         let names: Vec<_> = named.iter().flatten().map(|(_, name)| name).collect();
         let target = format!("{}{}", self.route.target, names.join("/"));
@@ -182,4 +186,22 @@ impl Guard {
         }
         fault.into_response()
     }
+}
+
+/// What a change may be asked for elsewhere and not here. Whoever sends it relies on it, so it is
+/// not passed over. Old clients never send it.
+fn is_taken_as_said(parts: &Parts) -> Result<(), Fault> {
+    let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
+    let header = conditions.iter().find(|name| parts.headers.contains_key(*name));
+    // What can't be read nobody relies on.
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+    let query = query.map(|Query(query)| query).unwrap_or_default();
+    let parameter = query.iter().find(|(name, _)| ELSEWHERE.contains(&name.as_str()));
+    let what = match (header, parameter) {
+        (None, None) => return Ok(()),
+        (Some(header), _) => format!("the header {header}"),
+        (None, Some((name, _))) => format!("the parameter {name}"),
+    };
+    let text = format!("{what} is not known here: ask the API of Mapsmith itself (/v1)");
+    Err(Fault::new(StatusCode::BAD_REQUEST, text))
 }

@@ -53,6 +53,10 @@ fn whatever_is_refused_is_refused_in_the_words_of_the_old_api() {
         ("PUT", "/backends/%ff", vec![], BODY, 400, "Bad Request", "UTF-8"),
         ("PATCH", "/backends/a", vec![], BODY, 404, "Not Found", ""),
         ("GET", "/nosuch", vec![], "", 404, "Not Found", ""),
+        ("PUT", "/backends/a", vec![("If-Match", "\"1\"")], BODY, 400, "Bad Request", "if-match"),
+        ("PUT", "/backends/a", vec![("If-None-Match", "*")], BODY, 400, "Bad Request", "/v1"),
+        ("PUT", "/backends/a?dry_run=true", vec![], BODY, 400, "Bad Request", "dry_run"),
+        ("DELETE", "/backends/a?dry_run=true", vec![], "", 400, "Bad Request", "dry_run"),
     ] {
         let response = scene.send(method, path, &headers, body);
         let told = format!("{method} {path} {headers:?}: {}", response.body);
@@ -68,6 +72,9 @@ fn whatever_is_refused_is_refused_in_the_words_of_the_old_api() {
         }
     }
     assert_eq!(scene.send("GET", "/backends", &[], "").body, "[]", "nothing was done");
+    // What has no meaning anywhere was always passed over.
+    assert_eq!(scene.send("PUT", "/backends/a?x=1", &[], BODY).status, 200);
+    assert_eq!(scene.send("GET", "/backends", &[("If-None-Match", "\"1\"")], "").status, 200);
 }
 
 #[test]
