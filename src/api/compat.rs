@@ -27,6 +27,15 @@ impl Api {
         })
     }
 
+    /// Whether any member of this version is there.
+    pub fn is_any_heard(&self, name: &str, version: &str) -> bool {
+        self.members.as_ref().is_some_and(|service| {
+            service.look(|members| {
+                members.of(Some(name), Some(version), None).any(|kept| kept.expired.is_none())
+            })
+        })
+    }
+
     /// The version that a backend has of what it takes; none where it takes no members, or is not
     /// begun with yet.
     pub fn version_of(&self, backend: &str) -> Option<BackendVersion> {

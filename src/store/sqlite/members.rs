@@ -10,7 +10,9 @@ use mapsmith_core::events::Happening;
 use mapsmith_core::members::{BackendVersion, Member, MemberKey};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::{SqliteStore, StoreErrorKind, audit, blocking, events, open_to_peek, time};
+use super::{
+    ObjectsWrite, SqliteStore, StoreErrorKind, audit, blocking, events, objects, open_to_peek, time,
+};
 use crate::store::{AuditRequest, AuditTicket, StoreError};
 
 /// A member as it is kept.
@@ -43,6 +45,8 @@ pub struct MemberWrites {
     pub lifetimes: Vec<(MemberKey, Duration)>,
     pub versions: Vec<BackendVersion>,
     pub events: Vec<Happening>,
+    /// What is declared together with it.
+    pub objects: Option<ObjectsWrite>,
     /// Whose changes these are.
     pub tickets: Vec<Arc<AuditTicket>>,
 }
@@ -55,6 +59,7 @@ impl MemberWrites {
             && self.lifetimes.is_empty()
             && self.versions.is_empty()
             && self.events.is_empty()
+            && self.objects.is_none()
     }
 }
 
@@ -79,7 +84,7 @@ impl SqliteStore {
         writes: MemberWrites,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let tells = !writes.events.is_empty();
+        let tells = !writes.events.is_empty() || writes.objects.is_some();
         self.with(move |connection| write(connection, &writes, now)).await?;
         if tells {
             self.kept_events.send_replace(());
@@ -145,6 +150,9 @@ fn write(
         let text = serde_json::to_string(version)
             .map_err(|error| StoreErrorKind::Other(error.to_string()))?;
         transaction.execute(VERSION, params![version.backend, text])?;
+    }
+    if let Some(declared) = &writes.objects {
+        objects::write(&transaction, declared)?;
     }
     for happening in &writes.events {
         events::insert(&transaction, happening)?;

@@ -14,17 +14,22 @@ use crate::support::master::Master;
 use crate::support::scene::newest;
 use crate::support::{eventually, free_port};
 
-struct Registry {
-    scene: Scene,
+pub(super) struct Registry {
+    pub scene: Scene,
     /// Where Thalassa's clients ask.
     address: SocketAddr,
 }
 
 impl Registry {
-    fn start(binary: &'static Binary) -> Self {
+    pub fn start(binary: &'static Binary) -> Self {
+        Self::with(binary, "")
+    }
+
+    /// `keys` are more of Aqueduct's listener.
+    pub fn with(binary: &'static Binary, keys: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let section = format!("[compat.thalassa]\nlisten = \"{address}\"\n");
-        Self { scene: Scene::with(binary, "", &section), address }
+        Self { scene: Scene::with(binary, keys, &section), address }
     }
 
     fn send(&self, method: &str, path: &str, body: &Value) -> Response {
@@ -34,13 +39,13 @@ impl Registry {
         })
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let response = self.send(method, path, body);
         (response.status, serde_json::from_str(&response.body).unwrap_or_default())
     }
 
     /// By its id, `/myapp/1.0.0/10.0.0.1/80`.
-    fn change(&self, method: &str, id: &str, meta: &Value) {
+    pub fn change(&self, method: &str, id: &str, meta: &Value) {
         // While other settings come into force the store is closed for a moment.
         let path = format!("/registrations{id}");
         self.scene.managed.mapsmith.wait_for(&format!("{method} {path}"), PATIENCE, |_| {
@@ -55,7 +60,7 @@ impl Registry {
     }
 
     /// The ids of a backend's members.
-    fn members(&self, backend: &str) -> BTreeSet<String> {
+    pub fn members(&self, backend: &str) -> BTreeSet<String> {
         let (_, members) =
             self.scene.ask("GET", &format!("/backends/{backend}/members"), &Value::Null);
         let members = members.as_array().cloned().unwrap_or_default();
