@@ -346,6 +346,7 @@ impl Listener {
     /// What is read under it is not changed by others meanwhile: neither their changes nor the
     /// secrets that clients don't see are lost. Whatever changes what is declared needs it.
     async fn turn_to_change(&self) -> Result<Turn, Fault> {
+        self.needs(Role::Admin)?;
         Ok(self.api.turn_to_change().await?)
     }
 }

@@ -43,6 +43,19 @@ struct Listener {
     clients: OldClients,
 }
 
+impl Listener {
+    /// Whether its clients have at least this role.
+    fn needs(&self, needs: Role) -> Result<(), Fault> {
+        let OldClients { name, role, .. } = &self.clients;
+        match *role < needs {
+            true => Err(Fault::forbidden(format!(
+                "this needs the role {needs}; compat.{name}.role is {role}"
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
 type Shared = State<Arc<Listener>>;
 
 /// A method of a path, for those who have at least this role.
@@ -131,12 +144,7 @@ impl Guard {
             false => api.access.admit_from(peer.address.ip(), changes),
         }
         .map_err(Fault::too_many)?;
-        if clients.role < self.route.needs {
-            let (needs, role) = (self.route.needs, clients.role);
-            let text =
-                format!("this needs the role {needs}; compat.{}.role is {role}", clients.name);
-            return Err(Fault::forbidden(text));
-        }
+        self.listener.needs(self.route.needs)?;
         let identity = Identity::compat(clients.name, clients.role);
         if !changes {
             return Ok(None);

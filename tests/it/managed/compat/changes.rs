@@ -77,6 +77,48 @@ fn a_declaration_that_leads_back_to_a_version_is_one_change_with_it() {
 }
 
 #[test]
+fn an_operator_switches_what_is_registered_and_declares_nothing() {
+    let it = Registry::with(newest(), "role = \"operator\"");
+    let from = json!({"source": "registrations", "name": "myapp", "version": "1"});
+    for (backend, spec) in [("live", json!({"from": from})), ("fixed", json!({"servers": []}))] {
+        let path = format!("/v1/backends/{backend}?wait=30s");
+        let response = it.scene.managed.mapsmith.ask("PUT", &path, &[], &spec.to_string());
+        assert_eq!(response.status, 201, "{}", response.body);
+    }
+    let post =
+        |backend: &str, body: Value| it.scene.ask("POST", &format!("/backends/{backend}"), &body);
+    let refused = |(status, answer): (u16, Value)| {
+        assert_eq!((status, &answer["statusCode"]), (403, &json!(403)), "{answer:#}");
+        assert_eq!(answer["error"], "Forbidden");
+        let words = answer["message"].as_str().unwrap_or_default();
+        assert!(
+            words.contains("needs the role admin; compat.aqueduct.role is operator"),
+            "{words}"
+        );
+    };
+    // Where it has no members, or gets another name, that is another declaration.
+    refused(post("live", json!({"version": "2"})));
+    refused(post("live", json!({"name": "other", "version": "2"})));
+    refused(post("fixed", json!({"name": "other", "version": "2"})));
+    refused(it.scene.ask("PUT", "/backends/new", &json!({"key": "new", "type": "static"})));
+    refused(it.scene.ask("DELETE", "/backends/fixed", &Value::Null));
+    let live = it.scene.declared("live");
+    assert_eq!(
+        (&live["from"], &live["status"]["changed_by"]),
+        (&from, &json!("local")),
+        "{live:#}"
+    );
+    for version in ["1", "2"] {
+        let id = format!("/myapp/{version}/10.0.0.1/80");
+        it.change("POST", &id, &json!({"secondsToExpire": 600}));
+    }
+    assert_eq!(post("live", json!({"version": "2"})), (200, 200.into()));
+    it.scene.has_version("live", "2");
+    refused(post("live", json!({"name": "other", "version": "2"})));
+    assert_eq!(it.scene.declared("live")["from"], from);
+}
+
+#[test]
 fn what_others_change_at_the_same_time_is_not_lost() {
     let scene = Scene::start(newest());
     let from = json!({"source": "registrations", "name": "myapp", "version": "0"});
