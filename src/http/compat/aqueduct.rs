@@ -9,7 +9,6 @@ use axum::routing::{delete, get, post, put};
 use mapsmith_core::Note;
 use mapsmith_core::access::Role;
 use mapsmith_core::compat::aqueduct::{self, Backend, Frontend, Refusal, body, shown, spec};
-use mapsmith_core::compat::thalassa;
 use mapsmith_core::objects::{Object, ObjectKey, ObjectKind, Objects, Spec};
 use serde::Serialize;
 use serde_json::{Value, json as object_of};
@@ -98,17 +97,8 @@ fn find(objects: &Objects, key: Result<ObjectKey, Refusal>) -> Option<(ObjectKey
     objects.get(&key).map(|object| (key.clone(), object))
 }
 
-fn show_backend(api: &Api, key: &str, object: &Object) -> Value {
-    let registered = takes(api, key, object).map(|(name, version)| {
-        let heard = api.heard(Some(&name), Some(&version));
-        let members = heard.iter().map(|(member, at)| thalassa::shown(member, *at)).collect();
-        shown::Registered { name, version, members }
-    });
-    shown::backend(key, object, registered)
-}
-
 /// What a backend takes of what is registered: as it is declared, unless it was switched since.
-fn takes(api: &Api, key: &str, object: &Object) -> Option<(String, String)> {
+pub(super) fn takes(api: &Api, key: &str, object: &Object) -> Option<(String, String)> {
     let from = object.spec.get("from")?;
     let text = |key: &str| from.get(key).and_then(Value::as_str).map(str::to_owned);
     let (name, declared) = (text("name")?, text("version")?);
@@ -134,22 +124,33 @@ async fn frontend(State(listener): Shared, Names(key): Names<String>) -> Respons
 async fn backends(State(listener): Shared) -> Response {
     let objects = listener.api.declared_objects();
     let all = aqueduct::all(&objects, ObjectKind::Backend).into_iter();
-    json(&all.map(|(key, object)| show_backend(&listener.api, key, object)).collect::<Vec<_>>())
+    let mut pieces = vec![Piece::Begin("[")];
+    pieces.extend(all.map(|(key, _)| Piece::Backend(key.to_owned())));
+    pieces.push(Piece::End("]"));
+    list::respond(listener, Arc::clone(&objects), pieces)
 }
 
 async fn backend(State(listener): Shared, Names(key): Names<String>) -> Response {
     let objects = listener.api.declared_objects();
     match find(&objects, aqueduct::backend_key(&key)) {
-        Some((_, object)) => json(&show_backend(&listener.api, &key, object)),
+        Some(_) => list::respond(listener, Arc::clone(&objects), [Piece::Backend(key)]),
         None => missing("backend", &key),
     }
 }
 
 async fn members(State(listener): Shared, Names(key): Names<String>) -> Response {
     let objects = listener.api.declared_objects();
-    match find(&objects, aqueduct::backend_key(&key)) {
-        Some((_, object)) => json(&show_backend(&listener.api, &key, object)["members"]),
-        None => missing("backend", &key),
+    let Some((_, object)) = find(&objects, aqueduct::backend_key(&key)) else {
+        return missing("backend", &key);
+    };
+    match takes(&listener.api, &key, object) {
+        None => json(&shown::backend(&key, object, None)["members"]),
+        Some((name, version)) => {
+            let (name, version) = (Some(name), Some(version));
+            let members = Members { name, version, after: None };
+            let pieces = [Piece::Begin("["), Piece::Members(members), Piece::End("]")];
+            list::respond(listener, Arc::clone(&objects), pieces)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -26,10 +26,15 @@ pub(super) fn json(body: &impl Serialize) -> Response {
     with_status(StatusCode::OK, body)
 }
 
-fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
+/// What is JSON already.
+pub(super) fn json_text(body: Body) -> Response {
     const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+    ([(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, JSON)], body).into_response(),
+        Ok(body) => (status, json_text(Body::from(body))).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -59,7 +64,7 @@ pub(super) struct Fault {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+struct FaultBody<'a> {
     status_code: u16,
     error: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -123,7 +128,7 @@ impl From<api::Error> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let body = Body {
+        let body = FaultBody {
             status_code: self.status.as_u16(),
             error: self.status.canonical_reason().unwrap_or_default(),
             message: &self.message,

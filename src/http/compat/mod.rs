@@ -30,6 +30,7 @@ use crate::telemetry::API_REFUSALS;
 
 mod aqueduct;
 mod hapi;
+mod list;
 mod thalassa;
 
 use hapi::Fault;

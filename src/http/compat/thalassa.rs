@@ -1,5 +1,7 @@
 //! The HTTP API of Thalassa. Its publication of changes over sockets is not offered.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, State};
 use axum::http::Method;
 use axum::http::request::Parts;
@@ -9,9 +11,10 @@ use jiff::Timestamp;
 use mapsmith_core::access::Role;
 use mapsmith_core::compat::thalassa;
 use mapsmith_core::members::MemberKey;
-use serde_json::{Value, json as object_of};
+use serde_json::json as object_of;
 
 use super::hapi::{Fault, Names, Payload, body_limit, json};
+use super::list::{self, Members, Piece};
 use super::{Listener, Route, Shared};
 use crate::api::members::MemberOrder;
 use crate::http::declared::Asker;
@@ -21,7 +24,7 @@ const TARGET: &str = "registrations/";
 
 const fn read(
     path: &'static str,
-    handler: fn() -> axum::routing::MethodRouter<std::sync::Arc<Listener>>,
+    handler: fn() -> axum::routing::MethodRouter<Arc<Listener>>,
 ) -> Route {
     let (needs, target) = (Role::Viewer, "");
     Route { method: Method::GET, path, needs, target, often: false, handler }
@@ -65,34 +68,35 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 }
 
 /// What is registered, the registry itself included.
-fn list(listener: &Listener, name: Option<&str>, version: Option<&str>) -> Response {
-    let heard = listener.api.heard(name, version);
-    let mut listed: Vec<Value> =
-        heard.iter().map(|(member, at)| thalassa::shown(member, *at)).collect();
+fn list(listener: Arc<Listener>, name: Option<String>, version: Option<String>) -> Response {
     let own_version = env!("CARGO_PKG_VERSION");
-    let is_asked_for = name.is_none_or(|name| name == thalassa::ITSELF)
-        && version.is_none_or(|version| version == own_version);
+    let is_asked_for = name.as_ref().is_none_or(|name| name == thalassa::ITSELF)
+        && version.as_ref().is_none_or(|version| version == own_version);
+    let members = Members { name, version, after: None };
+    let mut pieces = vec![Piece::Begin("["), Piece::Members(members)];
     if is_asked_for {
         let (address, now) = (listener.clients.listen, Timestamp::now().as_millisecond());
         let host = address.ip().to_string();
-        listed.push(thalassa::itself(own_version, &host, address.port(), now));
+        let itself = thalassa::itself(own_version, &host, address.port(), now);
+        pieces.push(Piece::Element(itself));
     }
-    json(&listed)
+    pieces.push(Piece::End("]"));
+    list::respond(listener, Arc::default(), pieces)
 }
 
 async fn all(State(listener): Shared) -> Response {
-    list(&listener, None, None)
+    list(listener, None, None)
 }
 
 async fn of_name(State(listener): Shared, Names(name): Names<String>) -> Response {
-    list(&listener, Some(&name), None)
+    list(listener, Some(name), None)
 }
 
 async fn of_version(
     State(listener): Shared,
     Names((name, version)): Names<(String, String)>,
 ) -> Response {
-    list(&listener, Some(&name), Some(&version))
+    list(listener, Some(name), Some(version))
 }
 
 async fn status() -> Response {
@@ -107,7 +111,7 @@ async fn register(
 ) -> Result<Response, Fault> {
     let by = asker.by.clone().unwrap_or_default();
     let member = thalassa::member(key, payload, &by, Timestamp::now())?;
-    let ticket = std::sync::Arc::clone(&asker.ticket);
+    let ticket = Arc::clone(&asker.ticket);
     listener.api.register_member(member, MemberOrder::default(), ticket).await?;
     Ok(json(&200))
 }
@@ -118,7 +122,7 @@ async fn unregister(
     asker: Asker,
 ) -> Result<Response, Fault> {
     let order = MemberOrder { missing_ok: true, ..MemberOrder::default() };
-    let ticket = std::sync::Arc::clone(&asker.ticket);
+    let ticket = Arc::clone(&asker.ticket);
     listener.api.unregister_member(key, order, ticket).await?;
     Ok(json(&200))
 }

@@ -313,7 +313,8 @@ impl MemberService {
 
     /// The version of a backend that takes members.
     pub fn version(&self, backend: &str) -> Option<BackendVersion> {
-        self.versions().into_iter().find(|version| version.backend == backend)
+        let takes_members = self.listings.borrow().of.contains_key(backend);
+        takes_members.then(|| self.book().versions.get(backend).cloned())?
     }
 
     /// The members of a name that each version has.

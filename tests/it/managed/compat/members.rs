@@ -167,6 +167,38 @@ fn who_registers_is_served_and_a_version_switch_loses_no_request() {
 }
 
 #[test]
+fn a_list_that_is_sent_in_pieces_is_whole() {
+    let it = Registry::start(newest());
+    let live = json!({"key": "live", "type": "dynamic", "name": "many", "version": "2"});
+    it.scene.put("/backends/live", &live);
+    it.scene.put("/backends/other", &json!({"key": "other", "type": "static"}));
+    // More than is looked at together, and more bytes than are sent at once.
+    let meta = json!({"secondsToExpire": 600, "text": "x".repeat(3000)});
+    let mut all = BTreeSet::new();
+    for number in 0..80 {
+        let id = format!("/many/2/10.0.{number}.1/80");
+        it.change("POST", &id, &meta);
+        all.insert(id);
+    }
+    it.change("POST", "/many/3/10.1.0.1/80", &Value::Null);
+    it.change("POST", "/zebra/1/10.1.0.1/80", &Value::Null);
+    for (path, others) in [("/many/2", 0), ("/many", 1), ("", 3)] {
+        let (status, listed) = it.ask("GET", &format!("/registrations{path}"), &Value::Null);
+        let listed = listed.as_array().cloned().unwrap_or_default();
+        assert_eq!((status, listed.len()), (200, all.len() + others), "{path:?}: each once");
+        assert!(ids(&listed.into()).is_superset(&all), "{path:?}");
+    }
+    assert_eq!(it.members("live"), all);
+    let (_, backends) = it.scene.ask("GET", "/backends", &Value::Null);
+    assert_eq!((&backends[0]["key"], ids(&backends[0]["members"])), (&json!("live"), all));
+    assert_eq!((&backends[1]["key"], &backends[1]["members"]), (&json!("other"), &json!([])));
+    let (_, alone) = it.scene.ask("GET", "/backends/live", &Value::Null);
+    let keys =
+        |backend: &Value| backend.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>());
+    assert_eq!((keys(&alone), &alone["version"]), (keys(&backends[0]), &json!("2")));
+}
+
+#[test]
 fn the_registry_answers_as_thalassa_did() {
     let it = Registry::start(newest());
     let vectors: Value = serde_json::from_str(include_str!("thalassa_api.json")).unwrap();
