@@ -12,27 +12,23 @@ use tokio::sync::mpsc;
 use super::types::AuditPage;
 use super::{Api, Error};
 use crate::heartbeat;
-use crate::store::audit::Actor;
+use crate::store::audit::{Actor, AuditShare};
+use crate::store::sqlite::AuditAnswer;
 use crate::store::{AuditFilter, AuditRequest, AuditTicket, SqliteStore};
 
-/// How many answers may wait for the store. A change each, so there are few.
+/// How many answers may wait for the store, those of registrations in half of the places: they may
+/// be many, and must not keep out others.
 const WAITING: usize = 1024;
-
-/// A request that was answered.
-struct Answered {
-    ticket: Arc<AuditTicket>,
-    /// None where whoever asked went away before.
-    status: Option<u16>,
-    ms: f64,
-}
+/// The most that are one transaction.
+const TOGETHER: usize = 256;
 
 /// Takes what was answered.
-pub struct Audit(Option<mpsc::Sender<Answered>>);
+pub struct Audit(Option<mpsc::Sender<AuditAnswer>>);
 
 /// Brings it into the store.
 pub struct AuditWriter {
     store: SqliteStore,
-    answered: mpsc::Receiver<Answered>,
+    answered: mpsc::Receiver<AuditAnswer>,
 }
 
 impl Audit {
@@ -50,7 +46,9 @@ impl Audit {
         }
         log(&ticket.request(), status, ms);
         let Some(sender) = &self.0 else { return };
-        if sender.try_send(Answered { ticket, status, ms }).is_err() {
+        let is_crowded =
+            ticket.share() == AuditShare::Registrations && sender.capacity() <= WAITING / 2;
+        if is_crowded || sender.try_send(AuditAnswer { ticket, status, ms }).is_err() {
             tracing::error!("the audit in the store lacks a change: it is in the log alone");
         }
     }
@@ -81,49 +79,46 @@ impl AuditWriter {
     pub async fn run(mut self, anew: impl Future<Output = ()>) {
         let mut anew = pin!(anew);
         loop {
-            let answered = tokio::select! {
-                answered = self.next() => answered,
+            let answers = tokio::select! {
+                answers = self.next() => answers,
                 () = &mut anew => break,
             };
-            match answered {
-                Some(answered) => self.keep(answered).await,
+            match answers {
+                Some(answers) => self.keep(answers).await,
                 None => return,
             }
         }
         tokio::spawn(async move {
-            while let Some(answered) = self.answered.recv().await {
-                self.keep(answered).await;
+            while let Some(answers) = self.receive().await {
+                self.keep(answers).await;
             }
         });
     }
 
-    async fn keep(&self, answered: Answered) {
-        let row = answered.ticket.row();
-        if let Err(error) = self.write(answered).await {
-            let lacks = if row.is_some() { "a change's end" } else { "a change" };
-            tracing::error!("the audit in the store lacks {lacks}: {error}");
+    async fn keep(&self, answers: Vec<AuditAnswer>) {
+        let changes = answers.iter().filter(|answer| answer.ticket.row().is_none()).count();
+        let ends = answers.len() - changes;
+        if let Err(error) = self.store.note_answers(answers).await {
+            tracing::error!(
+                "the audit in the store lacks {changes} changes, and how {ends} ended: {error}"
+            );
         }
     }
 
-    async fn next(&mut self) -> Option<Answered> {
+    async fn next(&mut self) -> Option<Vec<AuditAnswer>> {
         loop {
             tokio::select! {
-                answered = self.answered.recv() => return answered,
+                answers = self.receive() => return answers,
                 () = heartbeat::tick() => {}
             }
         }
     }
 
-    async fn write(&self, answered: Answered) -> Result<(), crate::store::StoreError> {
-        let Answered { ticket, status, ms } = answered;
-        let row = match ticket.row() {
-            Some(row) => row,
-            None => self.store.note(ticket.request()).await?,
-        };
-        match status {
-            Some(status) => self.store.note_answer(row, status, ms).await,
-            None => Ok(()),
-        }
+    /// All that wait, as far as they are one transaction.
+    async fn receive(&mut self) -> Option<Vec<AuditAnswer>> {
+        let mut answers = Vec::new();
+        let count = self.answered.recv_many(&mut answers, TOGETHER).await;
+        (count > 0).then_some(answers)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Members, as clients of other APIs see them.
 
 use jiff::Timestamp;
-use mapsmith_core::members::{BackendVersion, Kept, Lifetime, Member};
+use mapsmith_core::members::{BackendVersion, Kept, Lifetime, Member, MemberKey};
 
 use super::Api;
 
@@ -9,12 +9,18 @@ use super::Api;
 pub type Heard = (Member, i64);
 
 impl Api {
-    /// The members of a name, of a version, or all; none of those that are expired.
-    pub fn heard(&self, name: Option<&str>, version: Option<&str>) -> Vec<Heard> {
+    /// The first members of a name, of a version of it, or of all, after this one: at most so many,
+    /// and none of those that are expired.
+    pub fn heard(
+        &self,
+        (name, version): (Option<&str>, Option<&str>),
+        after: Option<&MemberKey>,
+        most: usize,
+    ) -> Vec<Heard> {
         let Some(service) = &self.members else { return Vec::new() };
         let now = Timestamp::now();
         service.look(|members| {
-            let there = members.of(name, version, None).filter(|kept| kept.expired.is_none());
+            let there = members.of(name, version, after).filter(|kept| kept.expired.is_none());
             let heard = |kept: &Kept| {
                 let silent = match (members.lifetime(kept), kept.member.ttl) {
                     (Lifetime::Left(left), Some(ttl)) => ttl.saturating_sub(left),
@@ -23,7 +29,16 @@ impl Api {
                 let silent = i64::try_from(silent.as_millis()).unwrap_or(i64::MAX);
                 (kept.member.clone(), now.as_millisecond().saturating_sub(silent))
             };
-            there.map(heard).collect()
+            there.take(most).map(heard).collect()
+        })
+    }
+
+    /// Whether any member of this version is there.
+    pub fn is_any_heard(&self, name: &str, version: &str) -> bool {
+        self.members.as_ref().is_some_and(|service| {
+            service.look(|members| {
+                members.of(Some(name), Some(version), None).any(|kept| kept.expired.is_none())
+            })
         })
     }
 

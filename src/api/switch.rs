@@ -70,12 +70,7 @@ impl Api {
         let start = Instant::now();
         let service = self.member_service()?;
         self.backend_version(service, backend)?;
-        if let Some(writer) = &self.decision.borrow().map.read_only {
-            return Err(Error::ServerConflict(format!(
-                "this Mapsmith changes nothing, for another one writes the map file ({writer}): \
-                    ask that one"
-            )));
-        }
+        self.decides()?;
         ticket.explain(request.reason);
         let note = Note { reason: ticket.reason(), by };
         let SwitchRequest { version, min_ready, .. } = request;
@@ -84,13 +79,13 @@ impl Api {
         if dry_run {
             ticket.changes_nothing();
             let would =
-                service.preview_switch(&order).map_err(|it| refused(service, &order, it))?;
+                service.preview_switch(&order).map_err(|it| not_switched(service, &order, it))?;
             let words =
                 format!("; {added} would come in, {leaving} would leave; nothing is stored");
             return Ok(report(&would, (added, leaving), None, words, start));
         }
         let switched = service.switch(order.clone(), Some(Arc::clone(&ticket))).await;
-        let mut switched = switched.map_err(|error| refused(service, &order, error))?;
+        let mut switched = switched.map_err(|error| not_switched(service, &order, error))?;
         let Some(after) = switched.after.clone().or_else(|| service.version(backend)) else {
             return Err(Error::NotReady);
         };
@@ -111,6 +106,36 @@ impl Api {
             switched.after = Some(now);
         }
         Ok(report(&switched, (added, leaving), Some(outcome), words, start))
+    }
+
+    /// Whether a switch can be made, as things stand.
+    pub(super) fn check_switch(&self, order: &SwitchOrder) -> Result<(), Error> {
+        let service = self.member_service()?;
+        self.decides()?;
+        let would = service.preview_switch(order);
+        would.map(drop).map_err(|error| not_switched(service, order, error))
+    }
+
+    /// Makes a switch, and waits for nothing but the store.
+    pub(super) async fn order_switch(
+        &self,
+        order: SwitchOrder,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<(), Error> {
+        let service = self.member_service()?;
+        let switched = service.switch(order.clone(), Some(ticket)).await;
+        switched.map(drop).map_err(|error| not_switched(service, &order, error))
+    }
+
+    /// Whether no other Mapsmith does.
+    fn decides(&self) -> Result<(), Error> {
+        match &self.decision.borrow().map.read_only {
+            None => Ok(()),
+            Some(writer) => Err(Error::ServerConflict(format!(
+                "this Mapsmith changes nothing, for another one writes the map file ({writer}): \
+                    ask that one"
+            ))),
+        }
     }
 
     /// Waits until a switch is done, and says how that ended.
@@ -186,7 +211,12 @@ fn version_report(service: &MemberService, version: BackendVersion) -> VersionRe
     VersionReport { waits_for: service.wait_of(&version.backend), version }
 }
 
-fn refused(service: &MemberService, order: &SwitchOrder, error: SwitchError) -> Error {
+/// Why a backend is not switched.
+pub(super) fn not_switched(
+    service: &MemberService,
+    order: &SwitchOrder,
+    error: SwitchError,
+) -> Error {
     match error {
         SwitchError::NoMembersTaken => {
             Error::UnknownServer(format!("{:?} is no backend of members", order.backend))

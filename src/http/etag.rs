@@ -90,6 +90,13 @@ fn tags(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<&s
     })
 }
 
+/// Whether a request says what it changes: what was seen of it, or that there is nothing yet.
+/// `If-None-Match` with tags is neither. Whatever is not that state would be changed unseen.
+pub(super) fn says_what_it_changes(request: &HeaderMap) -> bool {
+    request.contains_key(header::IF_MATCH)
+        || tags(request, header::IF_NONE_MATCH).any(|tag| tag.is_none())
+}
+
 /// What `If-Match` and `If-None-Match` ask of a resource before it is changed (RFC 9110, 13.1).
 pub(super) fn precondition(request: &HeaderMap) -> Precondition {
     let is_given = |name| request.contains_key(name);
@@ -163,6 +170,18 @@ mod tests {
         for given in ["411", "\"x\"", "\"1\", \"2\"", ""] {
             assert!(expected(given).is_err(), "{given}");
         }
+    }
+
+    #[test]
+    fn only_what_was_seen_or_that_there_is_nothing_says_what_is_changed() {
+        let says = |name: HeaderName, value: &str| {
+            says_what_it_changes(&HeaderMap::from_iter([(name, value.parse().unwrap())]))
+        };
+        assert!(says(header::IF_MATCH, "\"411\"") && says(header::IF_NONE_MATCH, "*"));
+        for value in ["x", "\"x\"", "W/\"411\", \"x\"", "\"*\"", ""] {
+            assert!(!says(header::IF_NONE_MATCH, value), "{value}");
+        }
+        assert!(!says_what_it_changes(&HeaderMap::new()));
     }
 
     #[test]

@@ -19,10 +19,11 @@ use serde::Deserialize;
 use super::access::{self, Peer};
 use super::answers::{REVISION, RequestId};
 use super::error::HttpError;
+use super::etag;
 use super::request::Author;
 use super::routes::{Needs, Route, SESSION};
 use crate::api::{self, Api, NotRun};
-use crate::store::audit::Actor;
+use crate::store::audit::{Actor, AuditShare};
 use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
 
@@ -101,6 +102,10 @@ impl Guard {
             self.check_condition(parts)?;
             let mut request = self.request(parts, peer, id).await?;
             request.actor = Actor::from(&identity);
+            if identity.role < needed {
+                // It may register, and no more.
+                request.share = AuditShare::Registrations;
+            }
             parts.extensions.insert(Author(Some(request.actor.name.clone())));
             let ticket = Arc::new(AuditTicket::new(request));
             parts.extensions.insert(Arc::clone(&ticket));
@@ -115,12 +120,13 @@ impl Guard {
         let is_given = [header::IF_MATCH, header::IF_NONE_MATCH]
             .iter()
             .any(|name| parts.headers.contains_key(name));
-        match (self.route.is_conditional, is_given) {
-            (false, true) => Err(HttpError::BadRequest(
+        let is_required = self.api.settings.api.require_if_match;
+        match self.route.is_conditional {
+            false if is_given => Err(HttpError::BadRequest(
                 "this change takes no If-Match and no If-None-Match: what it changes has no ETag"
                     .to_owned(),
             )),
-            (true, false) if self.api.settings.api.require_if_match => {
+            true if is_required && !etag::says_what_it_changes(&parts.headers) => {
                 Err(HttpError::ConditionRequired)
             }
             _ => Ok(()),

@@ -25,6 +25,16 @@ impl From<&Identity> for Actor {
     }
 }
 
+/// Which part of the audit a row is in. Each has a most of rows of its own, so that rows of one
+/// never push out those of another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AuditShare {
+    #[default]
+    Usual,
+    /// What nodes and members say of themselves, and what ends of that by itself.
+    Registrations,
+}
+
 /// A request that changes something, before it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRequest {
@@ -39,6 +49,7 @@ pub struct AuditRequest {
     pub target: String,
     pub reason: Option<String>,
     pub request_id: String,
+    pub share: AuditShare,
 }
 
 impl AuditRequest {
@@ -53,7 +64,13 @@ impl AuditRequest {
             target,
             reason: None,
             request_id: String::new(),
+            share: AuditShare::Usual,
         }
+    }
+
+    /// The same of what was registered.
+    pub fn of_registrations(at: Timestamp, target: String) -> Self {
+        Self { share: AuditShare::Registrations, ..Self::of_the_clock(at, target) }
     }
 }
 
@@ -94,6 +111,10 @@ impl AuditTicket {
     /// The request changes nothing, however it ends: it has no row.
     pub fn changes_nothing(&self) {
         self.changes_nothing.get_or_init(|| ());
+    }
+
+    pub fn share(&self) -> AuditShare {
+        self.request.share
     }
 
     /// Whether it is to have a row.

@@ -10,19 +10,38 @@ use mapsmith_core::objects::{
     Change, EditError, Edits, Object, ObjectKey, ObjectKind, Objects, Spec, Standing, targets,
 };
 use mapsmith_core::status::milliseconds;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
 use super::{ConfigAnswer, ConfigOrder, ConfigRequest};
+use crate::api::switch::not_switched;
 use crate::api::types::{ConfigChangeReport, ReloadOutcome};
 use crate::api::{Api, Error, NumberCondition};
 use crate::declared::{CheckError, Checked, Fault, Progress, check};
 use crate::settings::{Settings, SettingsFile};
-use crate::store::{AuditTicket, StoreError};
+use crate::store::member_service::SwitchOrder;
+use crate::store::sqlite::ObjectsWrite;
+use crate::store::{AuditTicket, SqliteStore};
 
 /// How long one change may wait for those before it.
 const TURN: Duration = Duration::from_secs(15);
 
+/// The right to change what is declared: one at a time has it.
+#[derive(Debug)]
+pub struct Turn(#[expect(dead_code, reason = "it is let go of")] OwnedMutexGuard<()>);
+
 impl Api {
+    /// Waits for those whose changes came before. What is read under it stays as it is until the
+    /// change is stored.
+    ///
+    /// # Errors
+    /// That takes too long.
+    pub async fn turn_to_change(&self) -> Result<Turn, Error> {
+        let changes = Arc::clone(&self.declared.link.changes);
+        let turn = timeout(TURN, changes.lock_owned()).await;
+        turn.map(Turn).map_err(|_| Error::TooManyChecks)
+    }
+
     /// Changes what is declared, and puts it in force; with `wait` answers when HAProxy has it, or
     /// when the time is over.
     ///
@@ -34,21 +53,33 @@ impl Api {
         order: ConfigOrder,
         ticket: Arc<AuditTicket>,
     ) -> Result<ConfigAnswer, Error> {
-        let start = Instant::now();
-        if !self.settings.haproxy.as_ref().is_some_and(|haproxy| haproxy.is_supervised()) {
-            return Err(Error::NotManaged);
-        }
-        let store = self.store.clone().ok_or(Error::NoStore("frontends and backends"))?;
-        let link = &self.declared.link;
+        self.is_managed()?;
         let turn = match order.dry_run {
             true => None,
-            false => {
-                let turn = timeout(TURN, Arc::clone(&link.changes).lock_owned()).await;
-                Some(turn.map_err(|_| Error::TooManyChecks)?)
-            }
+            false => Some(self.turn_to_change().await?),
         };
-        let before = link.latest();
+        self.change_in_turn(turn, request, order, ticket).await
+    }
+
+    /// The same for whoever has the turn already; none is needed for a dry run.
+    ///
+    /// # Errors
+    /// As [`Api::change_config`].
+    pub async fn change_in_turn(
+        &self,
+        turn: Option<Turn>,
+        request: ConfigRequest,
+        order: ConfigOrder,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<ConfigAnswer, Error> {
+        let start = Instant::now();
+        self.is_managed()?;
+        let store = self.store.clone().ok_or(Error::NoStore("frontends and backends"))?;
+        let before = self.declared.link.latest();
         self.check_condition(&request, &order.condition, &before)?;
+        if let Some(switch) = &order.switch {
+            self.check_switch(switch)?;
+        }
         let (edits, created) = self.edits(request, &order, &before)?;
         let changes = edits.changes(&before);
         if order.dry_run {
@@ -72,28 +103,56 @@ impl Api {
         if order.dry_run {
             report.message = format!("would be: {what}; nothing is stored");
         } else if edits.is_empty() {
-            report.message = format!("{what}; all is so already");
+            if let Some(switch) = order.switch {
+                self.order_switch(switch, ticket).await?;
+            }
             (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
         } else {
-            // On a task of its own: whoever asked may go away between the store and the rest.
-            let (link, changes) = (Arc::clone(link), report.changes.clone());
-            let (stored, members) = (Arc::clone(&after), self.members.clone());
-            let deleted = deleted_backends(&before, &after);
-            let task = tokio::spawn(async move {
-                store.keep_objects(before, Arc::clone(&stored), changes, ticket).await?;
-                if let Some(members) = members {
-                    members.forget_backends(deleted.iter().map(String::as_str));
-                }
-                link.store(stored);
-                drop(turn);
-                Ok::<_, StoreError>(())
-            });
-            let kept = task.await.map_err(|error| Error::Store(error.to_string()))?;
-            kept.map_err(|error| Error::Store(error.to_string()))?;
+            let (stored, changes) = (Arc::clone(&after), report.changes.clone());
+            let write = ObjectsWrite { before, after: stored, changes, ticket };
+            self.keep(store, write, order.switch, turn).await?;
             (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
         }
         report.milliseconds = milliseconds(start.elapsed());
         Ok(ConfigAnswer { report, created })
+    }
+
+    fn is_managed(&self) -> Result<(), Error> {
+        let haproxy = self.settings.haproxy.as_ref();
+        let is_managed = haproxy.is_some_and(|haproxy| haproxy.is_supervised());
+        if is_managed { Ok(()) } else { Err(Error::NotManaged) }
+    }
+
+    /// Stores what was checked, and with it the switch that belongs to it: both or neither. On a
+    /// task of its own: whoever asked may go away between the store and the rest.
+    async fn keep(
+        &self,
+        store: SqliteStore,
+        write: ObjectsWrite,
+        switch: Option<SwitchOrder>,
+        turn: Option<Turn>,
+    ) -> Result<(), Error> {
+        let (link, after) = (Arc::clone(&self.declared.link), Arc::clone(&write.after));
+        let switch = switch.map(|order| Ok::<_, Error>((self.member_service()?.clone(), order)));
+        let switch = switch.transpose()?;
+        let deleted = deleted_backends(&write.before, &after);
+        let members = self.members.clone();
+        let task = tokio::spawn(async move {
+            match switch {
+                None => store.keep_objects(write).await?,
+                Some((service, order)) => {
+                    let kept = service.switch_with(order.clone(), write).await;
+                    kept.map_err(|error| not_switched(&service, &order, error))?;
+                }
+            }
+            if let Some(members) = members {
+                members.forget_backends(deleted.iter().map(String::as_str));
+            }
+            link.store(after);
+            drop(turn);
+            Ok(())
+        });
+        task.await.map_err(|error| Error::Store(error.to_string()))?
     }
 
     async fn outcome(

@@ -19,11 +19,13 @@ use super::{Api, Error, NumberCondition};
 use crate::declared::{Link, Progress, in_force};
 use crate::services::Known;
 use crate::settings::{Declared, Settings, SettingsFile};
+use crate::store::member_service::SwitchOrder;
 
 mod body;
 mod change;
 
 pub use body::{document_of, object_of, patch_of};
+pub use change::Turn;
 
 /// What is declared, as the API sees it.
 pub struct Declarations {
@@ -44,6 +46,8 @@ pub struct ConfigOrder {
     pub wait: Option<Duration>,
     /// Who asks.
     pub by: Option<String>,
+    /// Another version of a backend's members, which is ordered together with it.
+    pub switch: Option<SwitchOrder>,
 }
 
 /// What is asked for.

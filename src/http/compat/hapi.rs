@@ -3,13 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mapsmith_core::compat::aqueduct::{Refusal, Validation};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -25,10 +26,15 @@ pub(super) fn json(body: &impl Serialize) -> Response {
     with_status(StatusCode::OK, body)
 }
 
-fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
+/// What is JSON already.
+pub(super) fn json_text(body: Body) -> Response {
     const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+    ([(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, JSON)], body).into_response(),
+        Ok(body) => (status, json_text(Body::from(body))).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -58,7 +64,7 @@ pub(super) struct Fault {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+struct FaultBody<'a> {
     status_code: u16,
     error: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -122,7 +128,7 @@ impl From<api::Error> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let body = Body {
+        let body = FaultBody {
             status_code: self.status.as_u16(),
             error: self.status.canonical_reason().unwrap_or_default(),
             message: &self.message,
@@ -137,15 +143,15 @@ impl IntoResponse for Fault {
     }
 }
 
-/// The key in a path.
-pub(super) struct Key(pub(super) String);
+/// What a path names.
+pub(super) struct Names<T>(pub(super) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Key {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T> {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
         match Path::from_request_parts(parts, state).await {
-            Ok(Path(key)) => Ok(Self(key)),
+            Ok(Path(names)) => Ok(Self(names)),
             Err(error) => Err(Fault::new(StatusCode::BAD_REQUEST, error.body_text())),
         }
     }
@@ -158,13 +164,22 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
     type Rejection = Fault;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
-        if !is_json(request.headers()) {
-            return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ""));
+        if let Some(kind) = other_than_json(request.headers()) {
+            let text = format!("Unsupported content-type: {kind}");
+            return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
         let body = match timeout(BOUND, Bytes::from_request(request, state)).await {
             Ok(Ok(body)) => body,
+            Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                let text =
+                    format!("Payload content length greater than maximum allowed: {LARGEST}");
+                return Err(Fault::new(error.status(), text));
+            }
             Ok(Err(error)) => return Err(Fault::new(error.status(), error.body_text())),
-            Err(_) => return Err(Fault::new(StatusCode::REQUEST_TIMEOUT, "")),
+            Err(_) => {
+                let text = format!("the body did not arrive within {BOUND:?}");
+                return Err(Fault::new(StatusCode::REQUEST_TIMEOUT, text));
+            }
         };
         if body.is_empty() {
             return Ok(Self(Value::Null));
@@ -180,10 +195,13 @@ pub(super) fn body_limit() -> DefaultBodyLimit {
     DefaultBodyLimit::max(LARGEST)
 }
 
-/// What does not say what it is counts as JSON. A form, or plain text, a web page could send.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
+/// What a body says that it is, where that is not JSON. What does not say it counts as JSON. A form,
+/// or plain text, a web page could send.
+fn other_than_json(headers: &HeaderMap) -> Option<String> {
+    let kind = headers.get(header::CONTENT_TYPE)?;
     let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let kind = kind.to_ascii_lowercase();
-    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+    let is_json =
+        kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    (!is_json).then_some(kind)
 }

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, RawPathParams, Request, State};
-use axum::http::Method;
+use axum::extract::{FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
@@ -24,20 +24,37 @@ use super::guard::{LONGEST_TARGET, Record};
 use super::request::Author;
 use crate::api::Api;
 use crate::settings::OldClients;
-use crate::store::audit::Actor;
+use crate::store::audit::{Actor, AuditShare};
 use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
 
 mod aqueduct;
 mod hapi;
+mod list;
 mod thalassa;
 
 use hapi::Fault;
+
+/// The parameters of changes of `/v1` that say how a change is made.
+const ELSEWHERE: &[&str] = &["dry_run", "wait", "force", "missing", "reason"];
 
 /// What all requests to a listener share.
 struct Listener {
     api: Arc<Api>,
     clients: OldClients,
+}
+
+impl Listener {
+    /// Whether its clients have at least this role.
+    fn needs(&self, needs: Role) -> Result<(), Fault> {
+        let OldClients { name, role, .. } = &self.clients;
+        match *role < needs {
+            true => Err(Fault::forbidden(format!(
+                "this needs the role {needs}; compat.{name}.role is {role}"
+            ))),
+            false => Ok(()),
+        }
+    }
 }
 
 type Shared = State<Arc<Listener>>;
@@ -128,16 +145,12 @@ impl Guard {
             false => api.access.admit_from(peer.address.ip(), changes),
         }
         .map_err(Fault::too_many)?;
-        if clients.role < self.route.needs {
-            let (needs, role) = (self.route.needs, clients.role);
-            let text =
-                format!("this needs the role {needs}; compat.{}.role is {role}", clients.name);
-            return Err(Fault::forbidden(text));
-        }
+        self.listener.needs(self.route.needs)?;
         let identity = Identity::compat(clients.name, clients.role);
         if !changes {
             return Ok(None);
         }
+        is_taken_as_said(parts)?;
         let named = RawPathParams::from_request_parts(parts, &()).await.ok();
         let names: Vec<_> = named.iter().flatten().map(|(_, name)| name).collect();
         let target = format!("{}{}", self.route.target, names.join("/"));
@@ -148,6 +161,10 @@ impl Guard {
             method: self.route.method.to_string(),
             route: self.route.path.to_owned(),
             request_id: id,
+            share: match self.route.often {
+                true => AuditShare::Registrations,
+                false => AuditShare::Usual,
+            },
             ..AuditRequest::of_the_clock(
                 Timestamp::now(),
                 target.chars().take(LONGEST_TARGET).collect(),
@@ -178,4 +195,22 @@ impl Guard {
         }
         fault.into_response()
     }
+}
+
+/// What a change may be asked for elsewhere and not here. Whoever sends it relies on it, so it is
+/// not passed over. Old clients never send it.
+fn is_taken_as_said(parts: &Parts) -> Result<(), Fault> {
+    let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
+    let header = conditions.iter().find(|name| parts.headers.contains_key(*name));
+    // What can't be read nobody relies on.
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+    let query = query.map(|Query(query)| query).unwrap_or_default();
+    let parameter = query.iter().find(|(name, _)| ELSEWHERE.contains(&name.as_str()));
+    let what = match (header, parameter) {
+        (None, None) => return Ok(()),
+        (Some(header), _) => format!("the header {header}"),
+        (None, Some((name, _))) => format!("the parameter {name}"),
+    };
+    let text = format!("{what} is not known here: ask the API of Mapsmith itself (/v1)");
+    Err(Fault::new(StatusCode::BAD_REQUEST, text))
 }

@@ -293,7 +293,8 @@ async fn declare(
     request: ConfigRequest,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let order = ConfigOrder { condition, dry_run: query.dry_run, force: false, wait, by };
+    let order =
+        ConfigOrder { condition, dry_run: query.dry_run, wait, by, ..ConfigOrder::default() };
     respond(api.change_config(request, order, ticket).await?)
 }
 
@@ -361,7 +362,7 @@ async fn undeclare(
     if missing.is_some() && !is_there {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let order = ConfigOrder { condition, dry_run, force, wait, by };
+    let order = ConfigOrder { condition, dry_run, force, wait, by, ..ConfigOrder::default() };
     let answer = api.change_config(ConfigRequest::Delete { key }, order, ticket).await?;
     match answer.report.outcome {
         // There is nothing left to show.
@@ -416,7 +417,7 @@ pub(in crate::http) async fn put_config(
     drop((body, room));
     let ConfigQuery { prune, dry_run, force, wait, .. } = query;
     let wait = requests::wait(wait.as_deref())?;
-    let order = ConfigOrder { condition, dry_run, force, wait, by };
+    let order = ConfigOrder { condition, dry_run, force, wait, by, ..ConfigOrder::default() };
     let request = ConfigRequest::Document { document, prune: prune.is_some() };
     respond(api.change_config(request, order, ticket).await?)
 }

@@ -9,7 +9,7 @@ use mapsmith_core::desired::servers::names_its_master;
 use mapsmith_core::server::list::{
     RawServer, Repeats, ServerList, ServerListBuilder, parse_address,
 };
-use mapsmith_core::server::{Manage, ServerOptions, is_valid_name};
+use mapsmith_core::server::{MOST_SERVERS, Manage, ServerOptions, is_valid_name};
 use serde::Deserialize;
 
 mod rendered;
@@ -24,9 +24,6 @@ use super::frontend::Mode;
 use super::keys::section;
 use super::source::BUILT_IN;
 use super::units::{duration, optional_duration};
-
-/// The most that `max_servers` may allow: more than a backend is built for.
-const MOST_SERVERS: usize = 10_000;
 
 section! {
     /// A backend of HAProxy whose servers Mapsmith manages. Exactly one of `servers`, `from` and

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::super::sqlite::MemberWrites;
+use super::super::sqlite::{MemberWrites, ObjectsWrite};
 use super::super::{AuditTicket, SqliteStore, StoreError};
 use super::{
     Book, MemberChanged, MemberMemory, SwitchError, SwitchOrder, Switched, listings_of, with_list,
@@ -44,6 +44,8 @@ pub(super) enum Job {
     },
     Switch {
         order: SwitchOrder,
+        /// What is declared together with it.
+        objects: Option<ObjectsWrite>,
         ticket: Option<Arc<AuditTicket>>,
         answer: oneshot::Sender<Result<Switched, SwitchError>>,
     },
@@ -143,9 +145,9 @@ impl MemberKeeper {
         }
         for job in others {
             match job {
-                Job::Switch { order, ticket, answer } => {
+                Job::Switch { order, objects, ticket, answer } => {
                     // Whoever asked may have gone; it is done all the same.
-                    let _ = answer.send(self.switch(order, ticket).await);
+                    let _ = answer.send(self.switch(order, objects, ticket).await);
                 }
                 Job::Step { seen } => self.step(&seen).await,
                 Job::Forget { keys, answer } => {
@@ -220,30 +222,34 @@ impl MemberKeeper {
     async fn switch(
         &mut self,
         order: SwitchOrder,
+        objects: Option<ObjectsWrite>,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Switched, SwitchError> {
         let mut switched = evaluate(&self.book(), &order)?;
-        let Some(after) = &switched.after else {
-            switched.number = self.listings.borrow().number;
-            return Ok(switched);
-        };
+        let after = switched.after.clone();
+        let happening = after
+            .as_ref()
+            .and_then(|after| happening_of_switch(&switched.before, after, ticket.as_deref()));
         let writes = MemberWrites {
-            next_version: Some(after.clone()),
-            events: happening_of_switch(&switched.before, after, ticket.as_deref())
-                .into_iter()
-                .collect(),
+            next_version: after.clone(),
+            events: happening.into_iter().collect(),
+            objects,
             tickets: ticket.into_iter().collect(),
             ..MemberWrites::default()
         };
-        let kept = self.store.keep_members(writes, Timestamp::now()).await;
-        kept.map_err(SwitchError::Store)?;
-        tracing::info!(
-            backend = after.backend,
-            version = after.version,
-            previous = after.previous,
-            "the backend gets another version of its members"
-        );
-        self.put(after.clone(), true);
+        if !writes.is_empty() {
+            let kept = self.store.keep_members(writes, Timestamp::now()).await;
+            kept.map_err(SwitchError::Store)?;
+        }
+        if let Some(after) = after {
+            tracing::info!(
+                backend = after.backend,
+                version = after.version,
+                previous = after.previous,
+                "the backend gets another version of its members"
+            );
+            self.put(after, true);
+        }
         switched.number = self.listings.borrow().number;
         Ok(switched)
     }

@@ -15,7 +15,7 @@ use mapsmith_core::{Note, ServerList, Snapshot, SourceState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::sqlite::{MemberWrites, StoredMember};
+use super::sqlite::{MemberWrites, ObjectsWrite, StoredMember};
 use super::{AuditTicket, SqliteStore, StoreError, StoreErrorKind};
 
 mod keeper;
@@ -235,8 +235,30 @@ impl MemberService {
         order: SwitchOrder,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Switched, SwitchError> {
+        self.order_switch(order, None, ticket).await
+    }
+
+    /// Keeps what is declared and orders another version of a backend: both, or neither.
+    ///
+    /// # Errors
+    /// As [`MemberService::switch`].
+    pub async fn switch_with(
+        &self,
+        order: SwitchOrder,
+        objects: ObjectsWrite,
+    ) -> Result<Switched, SwitchError> {
+        let ticket = Arc::clone(&objects.ticket);
+        self.order_switch(order, Some(objects), Some(ticket)).await
+    }
+
+    async fn order_switch(
+        &self,
+        order: SwitchOrder,
+        objects: Option<ObjectsWrite>,
+        ticket: Option<Arc<AuditTicket>>,
+    ) -> Result<Switched, SwitchError> {
         let (answer, result) = oneshot::channel();
-        let sent = self.send(Job::Switch { order, ticket, answer }).await;
+        let sent = self.send(Job::Switch { order, objects, ticket, answer }).await;
         sent.map_err(SwitchError::Store)?;
         result.await.map_err(|_| SwitchError::Store(self.ends()))?
     }

@@ -1,18 +1,37 @@
 //! The audit as the store has it: rows by number, none older than it is kept, and not too many.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::access::IdentityKind;
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, Transaction, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter};
 
 use super::{SqliteStore, StoreErrorKind, time};
-use crate::store::audit::Actor;
+use crate::store::audit::{Actor, AuditShare};
 use crate::store::{AuditRequest, AuditRow, AuditTicket, StoreError};
 
 /// How long a row is kept.
 const KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// The most rows.
-const MOST_ROWS: i64 = 1_000_000;
+/// The most rows of each share.
+#[derive(Debug, Clone, Copy)]
+struct MostRows {
+    usual: i64,
+    registrations: i64,
+}
+
+/// A token that may only register says thousands of things in a second.
+const MOST_ROWS: MostRows = MostRows { usual: 1_000_000, registrations: 100_000 };
+
+impl MostRows {
+    /// The most rows of a share, and its number in the store.
+    fn of(self, share: AuditShare) -> (i64, i64) {
+        match share {
+            AuditShare::Usual => (self.usual, 0),
+            AuditShare::Registrations => (self.registrations, 1),
+        }
+    }
+}
 
 /// Which rows are asked for, the newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,24 +48,31 @@ pub struct AuditFilter {
     pub limit: usize,
 }
 
-impl SqliteStore {
-    /// Notes a change that is not in the store itself, or one that was refused.
-    pub async fn note(&self, request: AuditRequest) -> Result<i64, StoreError> {
-        self.with(move |connection| {
-            let transaction = connection.transaction()?;
-            let row = insert(&transaction, &request)?;
-            transaction.commit()?;
-            Ok(row)
-        })
-        .await
-    }
+/// How a request ended.
+#[derive(Debug, Clone)]
+pub struct AuditAnswer {
+    pub ticket: Arc<AuditTicket>,
+    /// None where whoever asked went away before.
+    pub status: Option<u16>,
+    pub ms: f64,
+}
 
-    /// Adds to a row how the request ended.
-    pub async fn note_answer(&self, row: i64, status: u16, ms: f64) -> Result<(), StoreError> {
+impl SqliteStore {
+    /// Adds how requests ended, with the rows of those that have none yet: all of it or nothing.
+    pub async fn note_answers(&self, answers: Vec<AuditAnswer>) -> Result<(), StoreError> {
         const ANSWER: &str = "UPDATE audit SET status = ?2, ms = ?3 WHERE seq = ?1";
         self.with(move |connection| {
-            connection.execute(ANSWER, params![row, status, ms])?;
-            Ok(())
+            let transaction = connection.transaction()?;
+            for AuditAnswer { ticket, status, ms } in &answers {
+                let row = match ticket.row() {
+                    Some(row) => row,
+                    None => insert(&transaction, &ticket.request())?,
+                };
+                if let Some(status) = status {
+                    transaction.prepare(ANSWER)?.execute(params![row, status, ms])?;
+                }
+            }
+            Ok(transaction.commit()?)
         })
         .await
     }
@@ -76,17 +102,31 @@ pub(super) fn commit(
     Ok(())
 }
 
-/// A row more, and those fewer whose time is over. The newest always stays, so no number is given
-/// twice.
+/// A row more, and those fewer whose time is over, or of which its share has too many. The newest
+/// always stays, so no number is given twice.
 pub(super) fn insert(
     transaction: &Transaction<'_>,
     request: &AuditRequest,
 ) -> Result<i64, StoreErrorKind> {
+    insert_within(transaction, request, MOST_ROWS)
+}
+
+fn insert_within(
+    transaction: &Transaction<'_>,
+    request: &AuditRequest,
+    most: MostRows,
+) -> Result<i64, StoreErrorKind> {
     const INSERT: &str = "INSERT INTO audit (at, kind, actor, actor_id, address, method, route, \
-        target, reason, request_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    let AuditRequest { at, actor, address, method, route, target, reason, request_id } = request;
+        target, reason, request_id, share, nth) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+        ?11, ?12)";
+    const LAST: &str = "SELECT nth FROM audit WHERE share = ?1 ORDER BY nth DESC LIMIT 1";
+    let AuditRequest { at, actor, address, method, route, target, reason, request_id, share } =
+        request;
     let Actor { kind, name, id } = actor;
     let (at, address) = (at.as_millisecond(), address.map(|address| address.to_string()));
+    let (most, share) = most.of(*share);
+    let last = transaction.prepare(LAST)?.query_row([share], |row| row.get(0)).optional()?;
+    let nth = last.unwrap_or(0i64) + 1;
     transaction.prepare(INSERT)?.execute(params![
         at,
         kind.name(),
@@ -97,12 +137,15 @@ pub(super) fn insert(
         route,
         target,
         reason,
-        request_id
+        request_id,
+        share,
+        nth
     ])?;
     let row = transaction.last_insert_rowid();
     let oldest = at.saturating_sub(i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX));
     transaction.prepare("DELETE FROM audit WHERE at < ?1 AND seq < ?2")?.execute([oldest, row])?;
-    transaction.prepare("DELETE FROM audit WHERE seq <= ?1")?.execute([row - MOST_ROWS])?;
+    const BEYOND: &str = "DELETE FROM audit WHERE share = ?1 AND nth <= ?2";
+    transaction.prepare(BEYOND)?.execute([share, nth - most])?;
     Ok(row)
 }
 
@@ -196,6 +239,24 @@ mod tests {
         (folder, store)
     }
 
+    /// Adds rows of these requests, and of each share keeps at most so many.
+    async fn note_within(store: &SqliteStore, requests: Vec<AuditRequest>, most: MostRows) -> i64 {
+        let noted = store.with(move |connection| {
+            let transaction = connection.transaction()?;
+            let mut last = 0;
+            for request in &requests {
+                last = insert_within(&transaction, request, most)?;
+            }
+            transaction.commit()?;
+            Ok(last)
+        });
+        noted.await.unwrap()
+    }
+
+    async fn note(store: &SqliteStore, request: AuditRequest) -> i64 {
+        note_within(store, vec![request], MOST_ROWS).await
+    }
+
     async fn targets(store: &SqliteStore, filter: AuditFilter) -> Vec<String> {
         let filter = AuditFilter { limit: filter.limit.max(1), ..filter };
         store.audit(filter).await.unwrap().into_iter().map(|row| row.target).collect()
@@ -209,7 +270,8 @@ mod tests {
         let row = ticket.row().expect("it was noted");
         let all = || store.audit(AuditFilter { limit: 10, ..AuditFilter::default() });
         assert_eq!((all().await.unwrap()[0].seq, all().await.unwrap()[0].status), (row, None));
-        store.note_answer(row, 202, 1.5).await.unwrap();
+        let answer = AuditAnswer { ticket, status: Some(202), ms: 1.5 };
+        store.note_answers(vec![answer]).await.unwrap();
         let noted = all().await.unwrap().remove(0);
         assert_eq!(
             (noted.status, noted.ms, noted.reason.as_deref()),
@@ -252,7 +314,7 @@ mod tests {
     async fn rows_are_found_by_who_what_and_when_a_page_at_a_time() {
         let (_folder, store) = store().await;
         for (second, target) in [(10, "a"), (20, "b"), (30, "a"), (40, "c")] {
-            store.note(request(second, target)).await.unwrap();
+            note(&store, request(second, target)).await;
         }
         let filter = || AuditFilter { limit: 10, ..AuditFilter::default() };
         assert_eq!(targets(&store, filter()).await, ["c", "a", "b", "a"]);
@@ -274,11 +336,35 @@ mod tests {
     async fn what_is_older_than_ninety_days_goes_and_no_number_comes_again() {
         let (_folder, store) = store().await;
         let day = 24 * 60 * 60;
-        store.note(request(0, "old")).await.unwrap();
-        store.note(request(89 * day, "kept")).await.unwrap();
-        let last = store.note(request(200 * day, "new")).await.unwrap();
+        note(&store, request(0, "old")).await;
+        note(&store, request(89 * day, "kept")).await;
+        let last = note(&store, request(200 * day, "new")).await;
         let filter = AuditFilter { limit: 10, ..AuditFilter::default() };
         assert_eq!(targets(&store, filter).await, ["new"]);
         assert_eq!(last, 3);
+    }
+
+    #[tokio::test]
+    async fn registrations_push_out_registrations_alone() {
+        let (_folder, store) = store().await;
+        let most = MostRows { usual: 3, registrations: 5 };
+        let member = |at: i64| {
+            let target = format!("registrations/web/1/10.0.0.1/{at}");
+            AuditRequest::of_registrations(Timestamp::from_second(at).unwrap(), target)
+        };
+        note_within(&store, vec![request(1, "masters/m1"), request(2, "overrides/n1")], most).await;
+        note_within(&store, (0..200).map(|at| member(100 + at)).collect(), most).await;
+        let filter = || AuditFilter { limit: 100, ..AuditFilter::default() };
+        let left = targets(&store, filter()).await;
+        assert_eq!(
+            (left.len(), &left[5..]),
+            (7, &["overrides/n1".into(), "masters/m1".into()][..])
+        );
+        assert!(left[0].ends_with("/299") && left[4].ends_with("/295"), "the newest: {left:?}");
+        // And the other way round.
+        note_within(&store, (0..9).map(|at| request(400 + at, "config")).collect(), most).await;
+        let left = targets(&store, filter()).await;
+        assert_eq!(left.iter().filter(|target| *target == "config").count(), 3, "{left:?}");
+        assert_eq!(left.len(), 8, "{left:?}");
     }
 }

@@ -10,7 +10,9 @@ use mapsmith_core::events::Happening;
 use mapsmith_core::members::{BackendVersion, Member, MemberKey};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::{SqliteStore, StoreErrorKind, audit, blocking, events, open_to_peek, time};
+use super::{
+    ObjectsWrite, SqliteStore, StoreErrorKind, audit, blocking, events, objects, open_to_peek, time,
+};
 use crate::store::{AuditRequest, AuditTicket, StoreError};
 
 /// A member as it is kept.
@@ -47,6 +49,8 @@ pub struct MemberWrites {
     /// backend has been deleted, and nothing of all this is kept.
     pub next_version: Option<BackendVersion>,
     pub events: Vec<Happening>,
+    /// What is declared together with it.
+    pub objects: Option<ObjectsWrite>,
     /// Whose changes these are.
     pub tickets: Vec<Arc<AuditTicket>>,
 }
@@ -60,6 +64,7 @@ impl MemberWrites {
             && self.versions.is_empty()
             && self.next_version.is_none()
             && self.events.is_empty()
+            && self.objects.is_none()
     }
 }
 
@@ -84,7 +89,7 @@ impl SqliteStore {
         writes: MemberWrites,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let tells = !writes.events.is_empty();
+        let tells = !writes.events.is_empty() || writes.objects.is_some();
         self.with(move |connection| write(connection, &writes, now)).await?;
         if tells {
             self.kept_events.send_replace(());
@@ -159,6 +164,9 @@ fn write(
         let error = format!("has no version of {}: it has been deleted", version.backend);
         return Err(StoreErrorKind::Other(error));
     }
+    if let Some(declared) = &writes.objects {
+        objects::write(&transaction, declared)?;
+    }
     for happening in &writes.events {
         events::insert(&transaction, happening)?;
     }
@@ -211,7 +219,7 @@ fn write_members(
         let MemberKey { name, version, host, port } = key;
         expired.execute(params![name, version, host, port, now.as_millisecond()])?;
         let target = format!("registrations/{key}");
-        audit::insert(transaction, &AuditRequest::of_the_clock(now, target))?;
+        audit::insert(transaction, &AuditRequest::of_registrations(now, target))?;
     }
     let mut lifetime = transaction.prepare(LIFETIME)?;
     for (MemberKey { name, version, host, port }, left) in &writes.lifetimes {

@@ -47,10 +47,11 @@ mod services;
 mod tokens;
 mod told;
 
-pub use audit::AuditFilter;
+pub use audit::{AuditAnswer, AuditFilter};
 pub use events::StoredEvents;
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
 pub use members::{MemberWrites, StoredMember, StoredMembers};
+pub use objects::ObjectsWrite;
 pub use registrations::{NotChanged, RegistrationJob};
 
 /// How long another program's lock is waited for: a backup holds it for moments.

@@ -13,6 +13,16 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::{SqliteStore, StoreErrorKind, audit, blocking, events, members, open_to_peek, time};
 use crate::store::{AuditRequest, AuditTicket, StoreError};
 
+/// Objects that are kept in place of those before, from which they differ by `changes`, and the
+/// ticket of whoever asked for that.
+#[derive(Debug, Clone)]
+pub struct ObjectsWrite {
+    pub before: Arc<Objects>,
+    pub after: Arc<Objects>,
+    pub changes: Vec<Change>,
+    pub ticket: Arc<AuditTicket>,
+}
+
 impl SqliteStore {
     /// What is declared.
     pub async fn objects(&self) -> Result<Objects, StoreError> {
@@ -28,17 +38,13 @@ impl SqliteStore {
         blocking(path, read).await
     }
 
-    /// Keeps these for good in place of those before, from which they differ by `changes`. Where
-    /// they can't be kept nothing has changed.
-    pub async fn keep_objects(
-        &self,
-        before: Arc<Objects>,
-        after: Arc<Objects>,
-        changes: Vec<Change>,
-        ticket: Arc<AuditTicket>,
-    ) -> Result<(), StoreError> {
+    /// Keeps these for good. Where they can't be kept nothing has changed.
+    pub async fn keep_objects(&self, objects: ObjectsWrite) -> Result<(), StoreError> {
         let write = move |connection: &mut Connection| {
-            write(connection, &before, &after, &changes, &ticket)
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            write(&transaction, &objects)?;
+            audit::commit(transaction, Some(&objects.ticket), None)
         };
         self.with(write).await?;
         self.kept_events.send_replace(());
@@ -75,14 +81,12 @@ fn read(connection: &Connection) -> Result<Objects, StoreErrorKind> {
     Ok(objects)
 }
 
-fn write(
-    connection: &mut Connection,
-    before: &Objects,
-    after: &Objects,
-    changes: &[Change],
-    ticket: &AuditTicket,
+/// All of it but the ticket's own row.
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    objects: &ObjectsWrite,
 ) -> Result<(), StoreErrorKind> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let ObjectsWrite { before, after, changes, ticket } = objects;
     const STATE: &str = "UPDATE objects_state SET number = ?2 WHERE number = ?1";
     let number = |objects: &Objects| i64::try_from(objects.number).unwrap_or(i64::MAX);
     let state = transaction.execute(STATE, [number(before), number(after)])?;
@@ -94,16 +98,15 @@ fn write(
         const DELETE: &str = "DELETE FROM objects WHERE kind = ?1 AND name = ?2";
         transaction.execute(DELETE, params![key.kind.section(), key.name])?;
         if key.kind == ObjectKind::Backend {
-            members::forget_version(&transaction, &key.name)?;
+            members::forget_version(transaction, &key.name)?;
         }
     }
     for (key, object) in &after.items {
         if before.get(key) != Some(object) {
-            put(&transaction, key, object)?;
+            put(transaction, key, object)?;
         }
     }
-    note(&transaction, after, changes, ticket)?;
-    audit::commit(transaction, Some(ticket), None)
+    note(transaction, after, changes, ticket)
 }
 
 fn put(
@@ -167,9 +170,10 @@ mod tests {
 
     use super::*;
 
-    fn ticket() -> Arc<AuditTicket> {
+    fn write(before: Arc<Objects>, after: &Arc<Objects>, changes: Vec<Change>) -> ObjectsWrite {
         let request = AuditRequest::of_the_clock(Timestamp::UNIX_EPOCH, "config".to_owned());
-        Arc::new(AuditTicket::new(request))
+        let (after, ticket) = (Arc::clone(after), Arc::new(AuditTicket::new(request)));
+        ObjectsWrite { before, after, changes, ticket }
     }
 
     #[tokio::test]
@@ -192,7 +196,7 @@ mod tests {
             let at = Timestamp::from_second(7).unwrap();
             let after = Arc::new(edits.after(&before, at, &note).unwrap());
             let changes = edits.changes(&before);
-            store.keep_objects(before, Arc::clone(&after), changes, ticket()).await.unwrap();
+            store.keep_objects(write(before, &after, changes)).await.unwrap();
             before = after;
         }
         assert_eq!(SqliteStore::peek_objects(&path).await.unwrap(), *before);
@@ -207,10 +211,10 @@ mod tests {
         let after = edits.after(&before, Timestamp::UNIX_EPOCH, &note).unwrap();
         let after = Arc::new(after);
         let old = Arc::new(Objects::default());
-        let late = store.keep_objects(old, Arc::clone(&after), Vec::new(), ticket()).await;
+        let late = store.keep_objects(write(old, &after, Vec::new())).await;
         assert!(late.is_err(), "of another state");
         let changes = edits.changes(&before);
-        store.keep_objects(before, Arc::clone(&after), changes, ticket()).await.unwrap();
+        store.keep_objects(write(before, &after, changes)).await.unwrap();
         assert_eq!(store.objects().await.unwrap(), *after);
     }
 }

@@ -214,7 +214,7 @@ fn expire(
         over.query_map([now.as_millisecond()], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut effect = RegistrationEffect::default();
     for node in nodes {
-        audit::insert(transaction, &AuditRequest::of_the_clock(now, format!("nodes/{node}")))?;
+        audit::insert(transaction, &AuditRequest::of_registrations(now, format!("nodes/{node}")))?;
         effect.unregister(node);
     }
     Ok(effect)

@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-pub(super) const MIGRATIONS: [&str; 20] = [
+pub(super) const MIGRATIONS: [&str; 21] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -120,6 +120,12 @@ pub(super) const MIGRATIONS: [&str; 20] = [
     CREATE INDEX audit_running ON audit (seq) WHERE outcome = 'running';
 ",
     "ALTER TABLE objects ADD COLUMN said TEXT;",
+    "
+    ALTER TABLE audit ADD COLUMN share INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE audit ADD COLUMN nth INTEGER NOT NULL DEFAULT 0;
+    UPDATE audit SET nth = seq;
+    CREATE INDEX audit_share ON audit (share, nth);
+",
 ];
 
 /// The schema of the file, which must be ours or empty.

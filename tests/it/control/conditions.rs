@@ -78,6 +78,12 @@ fn a_condition_that_nobody_looks_at_is_refused_and_settings_can_require_one() {
     let blind = scene.mapsmith.ask("PUT", "/v1/overrides/a?wait=60s", &[], &pin);
     assert_eq!(blind.status, 428, "{}", blind.body);
     assert!(blind.body.contains("require_if_match"), "{}", blind.body);
+    // That it is not some other state says nothing of the state that is changed.
+    for tag in ["x", "\"x\"", "W/\"0\", \"1\""] {
+        let header = [("If-None-Match", tag)];
+        let other = scene.mapsmith.ask("PUT", "/v1/overrides/a?wait=60s", &header, &pin);
+        assert_eq!(other.status, 428, "{tag}: {}", other.body);
+    }
     let new = [("If-None-Match", "*")];
     let pinned = scene.mapsmith.ask("PUT", "/v1/overrides/a?wait=60s", &new, &pin);
     assert_eq!(pinned.status, 200, "{}", pinned.body);

@@ -231,6 +231,19 @@ fn a_token_for_members_registers_those_that_it_names_and_no_others() {
     assert_eq!(ask(token, "POST", "/v1/backends/app/switch", &version).status, 403);
     assert_eq!(ask(token, "GET", "/v1/registrations", &Value::Null).status, 403);
     assert_eq!(ask(token, "DELETE", mine, &Value::Null).status, 204);
+
+    // However much it says, and whatever is refused of it: that has a share of its own, and the
+    // rows of others stay.
+    let database = scene.mapsmith.configuration().directory().join("mapsmith.db");
+    let rows = |of: &str| -> Option<(i64, i64)> {
+        let store = rusqlite::Connection::open(&database).ok()?;
+        let query = format!("SELECT sum(share = 1), sum(share = 0) FROM audit WHERE {of}");
+        store.query_row(&query, [], |row| Ok((row.get(0)?, row.get(1)?))).ok()
+    };
+    scene.mapsmith.wait_for("each row is in its share", BOUND, |_| {
+        let is_noted = rows("actor = 'ci'")? == (6, 0);
+        (is_noted && rows("actor <> 'ci'")? == (0, 1)).then_some(())
+    });
 }
 
 #[test]

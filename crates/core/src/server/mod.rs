@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::overrides::{OrderedState, ServerOrder};
 
+/// The most servers of a backend: more than one is built for.
+pub const MOST_SERVERS: usize = 10_000;
+
 /// A backend's servers as they were last in force, kept for a start: they stay while whoever lists
 /// servers is silent, and what is listed then is a change of them.
 #[derive(Debug, Clone, PartialEq, Eq)]

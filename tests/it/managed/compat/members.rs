@@ -14,17 +14,22 @@ use crate::support::master::Master;
 use crate::support::scene::newest;
 use crate::support::{eventually, free_port};
 
-struct Registry {
-    scene: Scene,
+pub(super) struct Registry {
+    pub scene: Scene,
     /// Where Thalassa's clients ask.
     address: SocketAddr,
 }
 
 impl Registry {
-    fn start(binary: &'static Binary) -> Self {
+    pub fn start(binary: &'static Binary) -> Self {
+        Self::with(binary, "")
+    }
+
+    /// `keys` are more of Aqueduct's listener.
+    pub fn with(binary: &'static Binary, keys: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let section = format!("[compat.thalassa]\nlisten = \"{address}\"\n");
-        Self { scene: Scene::with(binary, "", &section), address }
+        Self { scene: Scene::with(binary, keys, &section), address }
     }
 
     fn send(&self, method: &str, path: &str, body: &Value) -> Response {
@@ -34,13 +39,13 @@ impl Registry {
         })
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let response = self.send(method, path, body);
         (response.status, serde_json::from_str(&response.body).unwrap_or_default())
     }
 
     /// By its id, `/myapp/1.0.0/10.0.0.1/80`.
-    fn change(&self, method: &str, id: &str, meta: &Value) {
+    pub fn change(&self, method: &str, id: &str, meta: &Value) {
         // While other settings come into force the store is closed for a moment.
         let path = format!("/registrations{id}");
         self.scene.managed.mapsmith.wait_for(&format!("{method} {path}"), PATIENCE, |_| {
@@ -55,7 +60,7 @@ impl Registry {
     }
 
     /// The ids of a backend's members.
-    fn members(&self, backend: &str) -> BTreeSet<String> {
+    pub fn members(&self, backend: &str) -> BTreeSet<String> {
         let (_, members) =
             self.scene.ask("GET", &format!("/backends/{backend}/members"), &Value::Null);
         let members = members.as_array().cloned().unwrap_or_default();
@@ -159,6 +164,38 @@ fn who_registers_is_served_and_a_version_switch_loses_no_request() {
     // Whoever declares it as it was declared wants that version.
     it.scene.put("/backends/live", &live);
     assert_eq!(it.scene.ask("GET", "/backends/live", &Value::Null).1["version"], "1.0.0");
+}
+
+#[test]
+fn a_list_that_is_sent_in_pieces_is_whole() {
+    let it = Registry::start(newest());
+    let live = json!({"key": "live", "type": "dynamic", "name": "many", "version": "2"});
+    it.scene.put("/backends/live", &live);
+    it.scene.put("/backends/other", &json!({"key": "other", "type": "static"}));
+    // More than is looked at together, and more bytes than are sent at once.
+    let meta = json!({"secondsToExpire": 600, "text": "x".repeat(3000)});
+    let mut all = BTreeSet::new();
+    for number in 0..80 {
+        let id = format!("/many/2/10.0.{number}.1/80");
+        it.change("POST", &id, &meta);
+        all.insert(id);
+    }
+    it.change("POST", "/many/3/10.1.0.1/80", &Value::Null);
+    it.change("POST", "/zebra/1/10.1.0.1/80", &Value::Null);
+    for (path, others) in [("/many/2", 0), ("/many", 1), ("", 3)] {
+        let (status, listed) = it.ask("GET", &format!("/registrations{path}"), &Value::Null);
+        let listed = listed.as_array().cloned().unwrap_or_default();
+        assert_eq!((status, listed.len()), (200, all.len() + others), "{path:?}: each once");
+        assert!(ids(&listed.into()).is_superset(&all), "{path:?}");
+    }
+    assert_eq!(it.members("live"), all);
+    let (_, backends) = it.scene.ask("GET", "/backends", &Value::Null);
+    assert_eq!((&backends[0]["key"], ids(&backends[0]["members"])), (&json!("live"), all));
+    assert_eq!((&backends[1]["key"], &backends[1]["members"]), (&json!("other"), &json!([])));
+    let (_, alone) = it.scene.ask("GET", "/backends/live", &Value::Null);
+    let keys =
+        |backend: &Value| backend.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>());
+    assert_eq!((keys(&alone), &alone["version"]), (keys(&backends[0]), &json!("2")));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::{eventually, free_port};
 
 mod browsers;
+mod changes;
 mod members;
 mod rendered;
 mod sequence;

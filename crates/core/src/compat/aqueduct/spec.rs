@@ -1,6 +1,8 @@
 //! What Aqueduct's words come to here: the keys of a `[[frontend]]` or `[[backend]]`. What HAProxy
 //! alone can judge goes to it as a native line, as it was written.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::body::INTERVAL;
@@ -10,6 +12,7 @@ use crate::config::Native;
 use crate::config::natives::NativeError;
 use crate::config::values::BindAddress;
 use crate::objects::Spec;
+use crate::server::MOST_SERVERS;
 
 /// What a frontend is here.
 ///
@@ -118,7 +121,12 @@ fn check_of(health: Option<&Health>, is_http: bool, host: Option<&str>) -> Value
 
 /// Of members that are the same one is enough: HAProxy takes no two servers of one name.
 fn servers_of(key: &str, members: &[Value]) -> Result<Vec<Value>, Refusal> {
-    let mut servers: Vec<Value> = Vec::new();
+    if members.len() > MOST_SERVERS {
+        let count = members.len();
+        let text = format!("members must be at most {MOST_SERVERS} of a backend, and has {count}");
+        return Err(Refusal::payload("members", text));
+    }
+    let (mut servers, mut known) = (Vec::new(), HashSet::new());
     for (at, member) in members.iter().enumerate() {
         let place = |field: &str| format!("members.{at}.{field}");
         let host = member.get("host").and_then(Value::as_str).filter(|host| !host.is_empty());
@@ -138,9 +146,9 @@ fn servers_of(key: &str, members: &[Value]) -> Result<Vec<Value>, Refusal> {
             true => format!("[{bare}]:{port}"),
             false => format!("{bare}:{port}"),
         };
-        let server = json!({"name": format!("{key}_{bare}:{port}"), "address": address});
-        if !servers.contains(&server) {
-            servers.push(server);
+        let name = format!("{key}_{bare}:{port}");
+        if known.insert(name.clone()) {
+            servers.push(json!({"name": name, "address": address}));
         }
     }
     Ok(servers)

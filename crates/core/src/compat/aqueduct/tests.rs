@@ -300,3 +300,25 @@ fn what_was_said_is_shown_until_somebody_says_something_else() {
     let same = Edits::put(&objects, key, &spec_of(spec), None, "anna").unwrap();
     assert!(same.is_empty(), "{same:?}");
 }
+
+#[test]
+fn a_backend_has_at_most_so_many_members_and_of_those_that_are_the_same_one() {
+    use crate::server::MOST_SERVERS;
+    let members = |count: usize| -> Vec<Value> {
+        (0..count).map(|at| json!({"host": format!("h{at}"), "port": 80})).collect()
+    };
+    let made = |members: Vec<Value>| {
+        let body = json!({"key": "live", "type": "static", "members": members});
+        spec::backend("live", &body::backend(&body).unwrap(), "registrations")
+    };
+    let most = made(members(MOST_SERVERS)).unwrap();
+    assert_eq!(most["servers"].as_array().map(Vec::len), Some(MOST_SERVERS));
+    let mut twice = members(3);
+    twice.extend(members(2));
+    assert_eq!(made(twice).unwrap()["servers"].as_array().map(Vec::len), Some(3));
+    let (message, keys) = refusal(made(members(MOST_SERVERS + 1)));
+    assert_eq!(
+        (message.as_str(), keys),
+        ("members must be at most 10000 of a backend, and has 10001", vec!["members".to_owned()])
+    );
+}
