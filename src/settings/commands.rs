@@ -1,5 +1,6 @@
 //! `[commands]` and `[[command]]`: what may be run on a node, and through which gateway.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -36,8 +37,8 @@ const MOST_BYTES: usize = 1024 * 1024;
 
 section! {
     /// With this section the commands of `[[command]]` can be run on nodes, through a frontend of
-    /// HAProxy that is for commands alone; frontends with `route` deny their paths. Needs
-    /// `[store]`. [gateway.md](gateway.md#commands) is the guide.
+    /// HAProxy that is for commands alone; all other frontends of mode http deny their paths.
+    /// Needs `[store]`. [gateway.md](gateway.md#commands) is the guide.
     #[derive(Debug, Clone, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Commands {
@@ -201,7 +202,7 @@ impl Commands {
     }
 
     /// The address of a gateway that is asked in the clear.
-    fn plain_address(&self) -> Option<SocketAddr> {
+    pub(super) fn plain_address(&self) -> Option<SocketAddr> {
         self.gateway.strip_prefix("http://")?.trim_end_matches('/').parse().ok()
     }
 
@@ -282,10 +283,10 @@ impl Settings {
     /// What HAProxy does with commands; none where they are off.
     pub(super) fn commands_model(&self) -> Option<config::Commands> {
         let commands = self.commands.as_ref()?;
-        let path = |command: &Command| Text::try_from(command.path.regex()).ok();
-        let mut denied: Vec<_> = self.command_list.iter().filter_map(path).collect();
-        denied.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-        denied.dedup();
+        let marks = |command: &Command| -> Vec<_> {
+            command.path.marks().into_iter().flat_map(Text::try_from).collect()
+        };
+        let denied: BTreeSet<_> = self.command_list.iter().map(marks).collect();
         let longest = self.command_list.iter().map(|command| command.timeout).max();
         let gateway = commands.backend.clone().and_then(|backend| {
             Some(CommandGateway {
@@ -296,7 +297,7 @@ impl Settings {
                 timeout: longest.unwrap_or(LONGEST) + LONGER,
             })
         });
-        Some(config::Commands { denied, gateway })
+        Some(config::Commands { denied: denied.into_iter().collect(), gateway })
     }
 }
 

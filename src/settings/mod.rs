@@ -56,7 +56,7 @@ mod unique;
 pub(crate) mod units;
 
 pub use acme::Acme;
-pub use api::{Api, ApiClient, ApiTls, ClientAuth, ExternalUrl};
+pub use api::{Api, ApiClient, ApiTls, ClientAuth, DeclaredNatives, ExternalUrl};
 pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
 pub use commands::{Command, Commands};

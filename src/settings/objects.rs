@@ -4,17 +4,17 @@
 //! An object is a `[[frontend]]` or `[[backend]]` more, read and checked as the file's are. One
 //! object's fault is its own: it is set aside, and all others go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use config::{Value, ValueKind};
 use mapsmith_core::objects::{
-    FileNames, ObjectKey, ObjectKind, Objects, Spec, Standing, standings,
+    FileNames, ObjectKey, ObjectKind, Objects, Spec, Standing, allowed, standings,
 };
 
 use super::tree::{Place, Problem, given, quoted};
-use super::{Haproxy, Settings, SettingsError, SettingsFile, text_of, values_of};
+use super::{DeclaredNatives, Haproxy, Settings, SettingsError, SettingsFile, text_of, values_of};
 
 /// The most rounds in which objects are set aside. Each names all that is wrong.
 const MOST_ROUNDS: usize = 20;
@@ -83,7 +83,7 @@ impl SettingsFile {
     /// # Errors
     /// Those of [`Settings::load`], also without any object: a file that it names has changed.
     pub fn with_objects(&self, objects: Arc<Objects>) -> Result<Self, SettingsError> {
-        let mut refused = BTreeMap::new();
+        let mut refused = self.not_allowed(&objects);
         for round in 0.. {
             let found = standings(&self.declared.names, &objects, &refused);
             let (values, order) = self.over(&objects, &found);
@@ -118,6 +118,20 @@ impl SettingsFile {
             path: self.path.display().to_string(),
             message: "what the API declares leads to no settings".to_owned(),
         })
+    }
+
+    /// What each object says that the file does not let the API say.
+    fn not_allowed(&self, objects: &Objects) -> BTreeMap<ObjectKey, String> {
+        if self.settings.api.natives == DeclaredNatives::Any {
+            return BTreeMap::new();
+        }
+        let mut files = BTreeSet::new();
+        paths_in(&self.values, &mut files);
+        let refused = objects.items.iter().filter_map(|(key, object)| {
+            let why = allowed::refused(key.kind, &object.spec, &files)?;
+            Some((key.clone(), why))
+        });
+        refused.collect()
     }
 
     /// Where the file is.
@@ -225,6 +239,19 @@ pub(crate) fn place_in_section(setting: &str) -> Option<(ObjectKind, usize, &str
         None => rest,
     };
     Some((kind, index.parse().ok()?, rest.trim_start_matches(['.', ':', ' '])))
+}
+
+/// The absolute paths that stand anywhere in the file, also within lines of HAProxy's.
+fn paths_in(value: &Value, paths: &mut BTreeSet<String>) {
+    match &value.kind {
+        ValueKind::String(text) => {
+            let words = text.split(|it: char| it.is_whitespace() || "(),".contains(it));
+            paths.extend(words.filter(|word| word.starts_with('/')).map(str::to_owned));
+        }
+        ValueKind::Array(elements) => elements.iter().for_each(|it| paths_in(it, paths)),
+        ValueKind::Table(keys) => keys.values().for_each(|it| paths_in(it, paths)),
+        _ => {}
+    }
 }
 
 /// What the file declares of a kind, but for the names.
@@ -365,6 +392,31 @@ mod tests {
         assert_eq!(merged.settings.frontends.len(), 1);
         let pending = with(&file, &[(Frontend, "web", web)]);
         assert!(pending.settings.frontends.is_empty());
+    }
+
+    #[test]
+    fn what_reads_files_or_listens_is_the_files_own_unless_it_says_otherwise() {
+        let app = json!({"servers": [], "natives": ["server x 127.0.0.1:1 crt /k"]});
+        let line = "http-request return status 200 content-type a file /etc/shadow";
+        let web = json!({"bind": [":80"], "default_backend": "app", "natives": [line]});
+        let maps = json!({"bind": [":82"], "default_backend": "shared",
+            "rules": [{"map": {"file": "/m/a", "by": "src"}, "deny": 403}]});
+        let said = [(Backend, "app", app), (Frontend, "web", web), (Frontend, "maps", maps)];
+        let merged = with(&file(FILE), &said);
+        for (kind, name, words) in [
+            (Backend, "app", "natives[0]: the line"),
+            (Frontend, "web", "has \"file\", which reads a file"),
+            (Frontend, "maps", "rules[0].map.file: the API takes files alone that the settings"),
+        ] {
+            let reason = set_aside(&merged, kind, name);
+            assert!(reason.contains(words) && reason.contains("api.natives"), "{reason}");
+        }
+        let open = with(&file(&format!("{FILE}[api]\nnatives = \"any\"\n")), &said);
+        assert!(open.declared().standings.values().all(Standing::counts));
+        // The file's own are as they were, and what they name may be named.
+        let own = format!("{FILE}natives = [\"http-request deny if {{ src,map_ip(/m/a) 1 }}\"]\n");
+        let merged = with(&file(&own), &said[2..]);
+        assert!(merged.declared().standings.values().all(Standing::counts));
     }
 
     #[test]

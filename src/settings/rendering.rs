@@ -10,6 +10,7 @@ use mapsmith_core::config::{Config, Include, Process};
 use mapsmith_core::render::stamp;
 
 use super::frontend::Bind;
+use super::haproxy::own_sockets;
 use super::{Haproxy, Settings, frontend};
 
 impl Settings {
@@ -93,6 +94,7 @@ pub(super) fn problems(settings: &Settings, problems: &mut Vec<String>) {
             );
         }
         problems.extend(config.problems().iter().map(ToString::to_string));
+        own_sockets::problems(settings, problems);
         return;
     }
     if !settings.frontends.is_empty() {

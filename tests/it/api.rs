@@ -245,7 +245,7 @@ fn every_no_is_a_problem_in_json() {
         ("PUT", "/v1/held"),
         ("GET", "/v1/held/approve"),
         ("POST", "/v1/overrides"),
-        ("GET", "/v1/masters/m1/drain"),
+        ("PUT", "/v1/masters/m1/drain"),
         ("POST", "/metrics"),
         ("POST", "/readyz"),
     ] {

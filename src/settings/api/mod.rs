@@ -41,6 +41,14 @@ section! {
         /// `If-None-Match: *` that it is new. Rollbacks, rollouts and `PUT /v1/config` must anyway.
         #[unset("false")]
         pub require_if_match: bool,
+        /// Which native lines frontends and backends may have that are declared through the API, or
+        /// by a client of `[compat]`: `listed` (those that only say what is done with requests:
+        /// none of them reads a file or the environment, runs something or listens), or `any` that
+        /// the settings file may have. With `listed` they also name no map file and no certificate
+        /// for servers that the settings file does not name. [api.md](api.md#native-lines) has the
+        /// list.
+        #[unset("listed")]
+        pub natives: DeclaredNatives,
         /// TLS: see [`api.tls`](#apitls).
         #[unset(says "plain HTTP/1.1")]
         pub tls: Option<ApiTls>,
@@ -51,6 +59,15 @@ section! {
     }
 }
 
+/// Which native lines the API takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeclaredNatives {
+    #[default]
+    Listed,
+    Any,
+}
+
 impl Default for Api {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 7070));
@@ -59,6 +76,7 @@ impl Default for Api {
             external_url: None,
             token_file: None,
             require_if_match: false,
+            natives: DeclaredNatives::default(),
             tls: None,
             clients: Vec::new(),
         }

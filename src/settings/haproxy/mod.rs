@@ -12,6 +12,7 @@ use super::supervision::{self, Managed};
 use super::units::{duration, optional_duration};
 
 mod files;
+pub(super) mod own_sockets;
 
 section! {
     /// With this section Mapsmith renders HAProxy's configuration, from this section,

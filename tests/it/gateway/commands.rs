@@ -19,11 +19,11 @@ fn text() -> String {
     let read = |path: &Path| fs::read_to_string(path).expect("a file that is shipped");
     let (gateway, commands) = (read(&path_of(REDISPATCH)), read(&path_of("commands.cfg")));
     let document = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateway.md"));
-    let denial = document.lines().find(|line| line.contains("path,url_dec -m reg"));
-    let denial = denial.expect("the document has the line");
+    let (_, denial) = document.split_once("    acl reads").expect("the document has the lines");
+    let (denial, _) = denial.split_once("\n```").expect("they end");
     let bind = "    bind \"${GATEWAY_BIND}\"\n";
     assert!(gateway.contains(bind), "the frontend has no such line");
-    gateway.replace(bind, &format!("{bind}{denial}\n")) + "\n" + &commands
+    gateway.replace(bind, &format!("{bind}    acl reads{denial}\n")) + "\n" + &commands
 }
 
 #[test]
@@ -61,6 +61,7 @@ fn the_shipped_frontend_of_commands_sends_each_to_its_master_once() {
         assert_eq!(run(SECRET, "web2", "nowhere"), not_sent(503));
         assert_eq!(gateway.ask("POST", PATH, "web1").status, 403);
         assert_eq!(gateway.ask("POST", "/nodes//web1/%43ommands", "web1").status, 403);
+        assert_eq!(gateway.ask("POST", "/nodes/web1/x%0A/../commands", "web1").status, 400);
         assert_eq!(gateway.ask("GET", PATH, "web1").status, 200);
 
         // Its master disowns the node: the public frontend searches for another, and finds it.

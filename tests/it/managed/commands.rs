@@ -17,6 +17,8 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{metric, oldest_and_newest, printed};
 use crate::support::{eventually, free_port};
 
+mod detours;
+
 /// What a master does with each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
@@ -119,6 +121,8 @@ fn read(requests: &mut impl BufRead) -> Option<String> {
 struct Scene {
     managed: Managed,
     public: SocketAddr,
+    /// To the same masters, and asks nobody for a node.
+    web: SocketAddr,
     of_commands: SocketAddr,
     masters: [Recorder; 2],
     token: String,
@@ -130,7 +134,7 @@ impl Scene {
     fn start(binary: &'static Binary) -> Self {
         let ground = Ground::new(binary);
         let port = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let (public, of_commands) = (port(), port());
+        let (public, web, of_commands) = (port(), port(), port());
         let masters = [Recorder::start(), Recorder::start()];
         let dead = port();
         let nodes = json!({"a": "m1", "b/../c": "m1", "d": "dead", "e": "gone"});
@@ -147,6 +151,8 @@ impl Scene {
             [[frontend]]\nname = \"gateway\"\nbind = [\"{public}\"]\n\
             route = {{ by = {{ header = \"X-Node-Name\" }}, backend = \"masters\", \
                 misdirected = 404 }}\n\
+            [[frontend]]\nname = \"plain\"\nbind = [\"{web}\"]\n\
+            default_backend = \"masters\"\n\
             [[backend]]\nname = \"masters\"\nservers = [{servers}]\n\
             [[backend]]\nname = \"commands\"\nservers = [{servers}]\n\
             [commands]\ngateway = \"http://{of_commands}\"\nbackend = \"commands\"\n\
@@ -167,6 +173,7 @@ impl Scene {
         let mut scene = Self {
             managed: Managed { mapsmith, ground },
             public,
+            web,
             of_commands,
             masters,
             token: FILE.to_owned(),
@@ -326,6 +333,7 @@ fn what_the_public_frontend_searches_and_learns_is_denied_there_to_commands() {
             assert_eq!(denied.expect("an answer").status, 403);
         }
         assert_eq!(first.heard().len(), before);
+        scene.no_detour_reaches_a_master();
     }
 }
 

@@ -11,8 +11,8 @@ use super::values::{BindAddress, FilePath, Name, Text};
 /// they are denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Commands {
-    /// Regular expressions of their paths, for the frontends that route by the map.
-    pub denied: Vec<Text>,
+    /// Of each path that others are denied, what it has whichever node it names.
+    pub denied: Vec<Vec<Text>>,
     /// None where somebody else has written it.
     pub gateway: Option<CommandGateway>,
 }

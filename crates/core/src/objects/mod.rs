@@ -2,7 +2,8 @@
 //!
 //! An object is what its section of the settings file would say, as JSON. What it means is for the
 //! settings to say; here is decided which objects count ([`standings`]), what a change makes of
-//! them ([`Edits`]), and what of them people see ([`secrets`]).
+//! them ([`Edits`]), what they may say in HAProxy's own words ([`allowed`]), and what of them people
+//! see ([`secrets`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 use crate::overrides::Note;
 use crate::server::is_valid_name;
 
+pub mod allowed;
 mod edits;
 pub mod secrets;
 mod standing;

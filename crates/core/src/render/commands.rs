@@ -80,14 +80,43 @@ pub(super) fn write_backend(writer: &mut Writer, gateway: &CommandGateway) {
     }
 }
 
+/// A path that servers may read in different ways: with a control character, which HAProxy may end
+/// the decoded path at, or an escape that is none. Such a path has no decoded form.
+const UNCLEAR: &str = "[[:cntrl:]]|%([01]|7f|[^0-9a-f]|.[^0-9a-f]|.?$)";
+/// The most that is asked of a path. What is beyond it denies more.
+const MOST_MARKS: usize = 16;
+
 /// What a frontend that others reach denies: all but reading.
 pub(super) fn write_denial(writer: &mut Writer, commands: &Commands) {
-    for path in &commands.denied {
-        let text = "Commands are run through Mapsmith alone.";
-        let line = Line::new("http-request return status 403 content-type text/plain string");
-        let line = line.value_line(text).words("if !METH_GET !METH_HEAD !METH_OPTIONS {");
-        writer.line(&line.words("path,url_dec -m reg -i --").value(path.as_str()).words("}"));
+    writer.words("acl mapsmith-reads method GET HEAD OPTIONS");
+    writer.words("acl mapsmith-decoded path,url_dec -m found");
+    writer.line(&Line::new("acl mapsmith-unclear path -m reg -i --").value(UNCLEAR));
+    for (command, marks) in commands.denied.iter().enumerate() {
+        for (at, mark) in marks.iter().take(MOST_MARKS).enumerate() {
+            let acl = format!("acl {} path,url_dec -m sub -i --", mark_name(command, at));
+            writer.line(&Line::new(&acl).value(mark.as_str()));
+        }
     }
+    write_answers(writer, commands);
+}
+
+/// The answers alone, of the path as it is here.
+pub(super) fn write_answers(writer: &mut Writer, commands: &Commands) {
+    let answer = |status: u16, text: &str| {
+        let line = Line::new(&format!("http-request return status {status}"));
+        line.words("content-type text/plain string").value_line(text).words("if !mapsmith-reads")
+    };
+    let line = answer(400, "The path has a control character, or an escape that is none.");
+    writer.line(&line.words("!mapsmith-decoded or !mapsmith-reads mapsmith-unclear"));
+    for (command, marks) in commands.denied.iter().enumerate() {
+        let names = (0..marks.len().min(MOST_MARKS)).map(|at| mark_name(command, at));
+        let line = answer(403, "Commands are run through Mapsmith alone.");
+        writer.line(&names.fold(line, |line, name| line.words(&name)));
+    }
+}
+
+fn mark_name(command: usize, mark: usize) -> String {
+    format!("mapsmith-command{command}-{mark}")
 }
 
 #[cfg(test)]
@@ -96,8 +125,9 @@ mod tests {
 
     use super::super::render;
     use super::super::tests::{backend, frontend, value};
+    use crate::config::rules::{Action, Condition, Rule};
     use crate::config::values::FilePath;
-    use crate::config::{CommandGateway, Commands, Config, Problem, RetryOn, Route, RouteBy};
+    use crate::config::{CommandGateway, Commands, Config, Mode, Problem, RetryOn, Route, RouteBy};
 
     fn config() -> Config {
         let map = || value::<FilePath>("/h/node-master.map");
@@ -108,7 +138,7 @@ mod tests {
             secret_sha256: "ab".repeat(32),
             timeout: Duration::from_secs(70),
         };
-        let denied = vec![value("/nodes[^/]*/(.*/)?commands")];
+        let denied = vec![vec![value("/nodes"), value("/commands")]];
         let commands = Some(Commands { denied, gateway: Some(gateway) });
         let mut public = frontend("gateway", ":80", Vec::new());
         public.default_backend = None;
@@ -147,9 +177,39 @@ mod tests {
             assert!(backend.contains(line), "{line} is not in\n{backend}");
         }
         assert!(!backend.contains("stick"), "{backend}");
-        let denial = "path,url_dec -m reg -i -- '/nodes[^/]*/(.*/)?commands' }";
-        assert!(section(&text, "frontend gateway").contains(denial), "{text}");
-        assert_eq!(text.matches(denial).count(), 1, "{text}");
+        let denials = [
+            "acl mapsmith-decoded path,url_dec -m found",
+            "if !mapsmith-reads !mapsmith-decoded or !mapsmith-reads mapsmith-unclear",
+            "acl mapsmith-command0-1 path,url_dec -m sub -i -- /commands",
+            "if !mapsmith-reads mapsmith-command0-0 mapsmith-command0-1",
+        ];
+        for denial in denials {
+            for name in ["gateway", "web"] {
+                assert!(section(&text, &format!("frontend {name}")).contains(denial), "{text}");
+            }
+            assert_eq!(text.matches(denial).count(), 2, "not where commands go: {text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_rules_change_is_looked_at_again() {
+        let mut config = config();
+        let action = Action::SetPath(value("/nodes/n1/commands"));
+        config.frontends[1].rules = vec![Rule { condition: Condition::default(), action }];
+        let text = render(&config).text().to_owned();
+        let web = section(&text, "frontend web");
+        let (before, after) = web.split_once("set-path").unwrap();
+        for part in [before, after] {
+            assert!(part.contains("if !mapsmith-reads mapsmith-command0-0"), "{web}");
+        }
+    }
+
+    #[test]
+    fn a_frontend_of_bytes_knows_no_paths() {
+        let mut config = config();
+        config.frontends[1].mode = Mode::Tcp;
+        let text = render(&config).text().to_owned();
+        assert!(!section(&text, "frontend web").contains("mapsmith-reads"), "{text}");
     }
 
     #[test]

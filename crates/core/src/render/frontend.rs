@@ -3,6 +3,7 @@
 use super::text::Writer;
 use super::words::Line;
 use super::{commands, log, route, rules, write_natives};
+use crate::config::rules::{Action, Rule};
 use crate::config::{
     Bind, BindTls, Challenges, ClientCertificates, Config, Frontend, KeepAlive, Mode, RouteBy,
     TlsVersion, Verify,
@@ -46,7 +47,8 @@ pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, confi
             writer.words("http-request set-header X-Forwarded-For %[src]");
         }
     }
-    if let (Some(_), Some(of_commands)) = (&frontend.route, &config.commands) {
+    let of_commands = config.commands.as_ref().filter(|_| frontend.mode == Mode::Http);
+    if let Some(of_commands) = of_commands {
         writer.origin("commands");
         commands::write_denial(writer, of_commands);
     }
@@ -55,6 +57,14 @@ pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, confi
         route::write_requests(writer, route);
     }
     let switching = rules::write(writer, place, frontend);
+    let changes_path =
+        |rule: &Rule| matches!(rule.action, Action::SetPath(_) | Action::ReplacePath(..));
+    if let Some(of_commands) = of_commands
+        && frontend.rules.iter().any(changes_path)
+    {
+        writer.origin("commands");
+        commands::write_answers(writer, of_commands);
+    }
     write_natives(writer, &format!("{place}.natives"), &frontend.natives);
     switching.write(writer);
     if let Some(route) = &frontend.route {

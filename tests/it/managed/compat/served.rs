@@ -82,10 +82,19 @@ fn what_haproxy_refuses_is_told_in_its_words_also_of_a_frontend_that_waits() {
     };
     let backend = json!({"key": "foo", "type": "static"});
     for _ in 0..2 {
-        refused("/frontends/a", &scene.web(&json!({"natives": ["optoin x"]})), "'optoin'");
+        refused("/frontends/a", &scene.web(&json!({"natives": ["timeout client 3x"]})), "'x'");
         let rule = json!({"type": "path", "operation": "path_bag", "value": "/", "backend": "foo"});
         refused("/frontends/a", &scene.web(&json!({"rules": [rule]})), "path_bag");
-        refused("/frontends/a", &scene.web(&json!({"bind": "here"})), "bind");
+        for (native, words) in [
+            ("optoin x", "begins with \"optoin\", which is not listed"),
+            ("http-request return status 200 content-type a file /etc/shadow", "reads a file"),
+        ] {
+            refused("/frontends/a", &scene.web(&json!({"natives": [native]})), words);
+        }
+        let rule = json!({"type": "path", "operation": "path -f /etc/shadow", "value": "/",
+            "backend": "foo"});
+        refused("/frontends/a", &scene.web(&json!({"rules": [rule]})), "reads a file");
+        refused("/frontends/a", &scene.web(&json!({"bind": "here"})), "\"bind\"");
         scene.put("/backends/foo", &backend);
     }
     refused(
