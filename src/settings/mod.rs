@@ -1,9 +1,8 @@
 //! Settings: a TOML, YAML or JSON file, overlaid by `MAPSMITH__SECTION__KEY` variables, checked as
 //! a whole.
 //!
-//! Every problem is named at once, with its line and key, so that an operator corrects a file in
-//! one go. `text` reads, `tree` makes these types of what was read and names all that has no
-//! sense, and [`Settings`] names what contradicts itself.
+//! Every problem is named at once, with its line and key. `text` reads, `tree` makes these types of
+//! what was read and names all that has no sense, and [`Settings`] names what contradicts itself.
 //!
 //! Each section has a file with its type, its own check and, by `keys`, the documentation of its
 //! keys, which `document` makes docs/configuration.md of. The keys of a source's kind are beside
