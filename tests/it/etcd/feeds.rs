@@ -1,7 +1,7 @@
 //! What a feed of a real etcd answers, and what it says where it can't.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
@@ -128,6 +128,19 @@ async fn a_restored_etcd_is_taken_after_a_reload_that_came_since_or_once_it_has_
     assert_eq!(names(&poll(&mut list).await), ["x"]);
 }
 
+/// Says this to each client and ends the connection. What a client says is read to its end: a
+/// connection that is closed with something unread is reset, which says less.
+fn says_and_ends(server: &TcpListener, words: &'static [u8]) {
+    for mut client in server.incoming().map_while(Result::ok) {
+        thread::spawn(move || {
+            let _ = client.read(&mut [0; 1000]);
+            let _ = client.write_all(words);
+            let _ = client.shutdown(Shutdown::Write);
+            let _ = io::copy(&mut client, &mut io::sink());
+        });
+    }
+}
+
 #[tokio::test]
 async fn a_member_that_can_not_be_reached_or_is_no_etcd_is_named_with_the_cause() {
     let closed = format!("http://127.0.0.1:{}", free_port());
@@ -136,7 +149,7 @@ async fn a_member_that_can_not_be_reached_or_is_no_etcd_is_named_with_the_cause(
     assert_says(&message, &[&closed, "/web/", "can't be reached", "refused"]);
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let hangs_up = format!("http://{}", other.local_addr().unwrap());
-    thread::spawn(move || other.incoming().for_each(drop));
+    thread::spawn(move || says_and_ends(&other, b""));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let is_silent = format!("http://{}", silent.local_addr().unwrap());
     let settings = json!({"endpoints": [&hangs_up, &is_silent], "timeout": "2s"});
@@ -145,12 +158,7 @@ async fn a_member_that_can_not_be_reached_or_is_no_etcd_is_named_with_the_cause(
     // What a plain web server says, and where TLS is not spoken.
     let web_server = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = web_server.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut client in web_server.incoming().map_while(Result::ok) {
-            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-            let _ = client.read(&mut [0; 1000]);
-        }
-    });
+    thread::spawn(move || says_and_ends(&web_server, b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let in_tls = hangs_up.replace("http://", "https://");
     for endpoint in [format!("http://{at}"), in_tls] {
         let settings = json!({"endpoints": [&endpoint], "timeout": "5s"});
