@@ -100,7 +100,7 @@ fn wait(url: &str, token: &str, folder: &Path) -> anyhow::Result<Waiting> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--http2", "--parallel", "--cacert"]).arg(folder.join("cert.pem"));
     curl.args(["--header", &format!("Authorization: Bearer {token}")]);
-    curl.args(vec![url; WAITS]).stdout(Stdio::null());
+    curl.args(vec![url; WAITS]).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(Waiting(curl.spawn().context("curl is missing: run scripts/setup")?))
 }
 

@@ -380,6 +380,8 @@ impl Followers {
         curl.args(["--silent", "--no-buffer", "--http2", "--parallel", "--header"]);
         curl.arg(format!("Authorization: Bearer {token}")).arg("--cacert").arg(ca);
         curl.args(vec![format!("{url}/v1/events"); STREAMS]).stdout(Stdio::piped());
+        // Of transfers side by side it draws a meter, silent or not.
+        curl.stderr(Stdio::null());
         let mut client = curl.spawn().context("curl is missing: run scripts/setup")?;
         let stdout = client.stdout.take().context("its output")?;
         let texts = Arc::clone(&self.texts);
