@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Scene, aqueduct};
+use super::{PATIENCE, Scene, aqueduct};
 use crate::support::free_port;
 use crate::support::haproxy::Binary;
 use crate::support::scene::oldest_and_newest;
@@ -103,19 +103,20 @@ fn walk(binary: &'static Binary) {
     }
     assert_eq!(differing, deviations.into_keys().collect::<Vec<_>>());
     // All of it is declared as everything else is.
-    let config = scene.managed.mapsmith.get("/v1/config").1;
-    let state = |kind: &str, name: &str| {
-        let items = config[kind].as_array().unwrap().iter();
-        let mut states =
-            items.filter(|it| it["name"] == name).map(|it| it["status"]["state"].clone());
-        states.next().unwrap_or_default()
-    };
-    assert_eq!(state("frontends", "frontend:foo"), "pending", "{config:#}");
-    let audit = scene.managed.mapsmith.get("/v1/audit?target=frontends/frontend:foo").1;
-    let row = &audit["items"][0];
+    let mapsmith = &scene.managed.mapsmith;
+    mapsmith.wait_for("the frontend waits for its backend", PATIENCE, |_| {
+        let config = mapsmith.get("/v1/config").1;
+        let mut frontends = config["frontends"].as_array()?.iter();
+        let frontend = frontends.find(|it| it["name"] == "frontend:foo")?;
+        (frontend["status"]["state"] == "pending").then_some(())
+    });
     let actor = json!({"kind": "compat", "name": "compat.aqueduct"});
-    assert_eq!((&row["actor"], &row["status"]), (&actor, &json!(200)), "{audit:#}");
-    let events = scene.managed.mapsmith.get("/v1/activity?topics=config").1.to_string();
+    mapsmith.wait_for("the audit has who declared it and how it ended", PATIENCE, |_| {
+        let audit = mapsmith.get("/v1/audit?target=frontends/frontend:foo").1;
+        let row = &audit["items"][0];
+        (row["actor"] == actor && row["status"] == 200).then_some(())
+    });
+    let events = mapsmith.get("/v1/activity?topics=config").1.to_string();
     assert!(events.contains("frontends/frontend:upd is deleted"), "{events}");
 }
 
