@@ -43,7 +43,10 @@ fn a_gateway_routes_by_its_map_and_answers_404_for_what_is_not_in_it() {
         assert_eq!(gateway.request("NODE2"), (200, "master2".to_owned()));
         assert_eq!(gateway.request("node3"), (404, "none".to_owned()));
         drop(first);
-        assert_eq!(gateway.request("node1").0, 503);
+        // While its last connections end there may be an answer that breaks off: 502.
+        eventually("nobody answers for it", BOUND, || {
+            (gateway.request("node1").0 == 503).then_some(())
+        });
     }
 }
 
