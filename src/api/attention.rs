@@ -1,7 +1,12 @@
 //! What needs a person, of all that the tasks say right now.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use mapsmith_core::attention::{self, ApiFiles, Attention, HoldStatus};
+use mapsmith_core::objects::{ObjectKey, ObjectKind};
+use mapsmith_core::overrides::ServerOverride;
+use mapsmith_core::status::BackendStatus;
 
 use super::Api;
 use super::types::AttentionReport;
@@ -14,6 +19,24 @@ impl Api {
 
     pub(crate) fn attention_now(&self) -> Attention {
         attention::attention(&self.attention_status(), Timestamp::now())
+    }
+
+    /// Servers with an override whose backend nobody declares, once the overrides of this number,
+    /// which these backends go by, are the latest.
+    fn left_over(&self, ordered: u64, backends: &[BackendStatus]) -> BTreeMap<String, Vec<String>> {
+        let mut left: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let Some(service) = &self.overrides else { return left };
+        let latest = service.latest();
+        if ordered < latest.number() {
+            return left;
+        }
+        for ServerOverride { backend, server, .. } in latest.servers() {
+            let is_stored = || self.object_number(&ObjectKey::new(ObjectKind::Backend, backend));
+            if backends.iter().all(|known| known.name != *backend) && is_stored().is_none() {
+                left.entry(backend.clone()).or_default().push(server.clone());
+            }
+        }
+        left
     }
 
     pub(crate) fn attention_status(&self) -> attention::Status {
@@ -46,6 +69,7 @@ impl Api {
             map_file: map.file,
             store_errors: owners.into_iter().chain(history).chain(hold_error).collect(),
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
+            left_over: self.left_over(decision.ordered, &decision.backends),
             backends: decision.backends,
             switches,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),

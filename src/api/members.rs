@@ -109,7 +109,6 @@ impl Api {
             false => MemberChange::Register(member.clone()),
         };
         if order.dry_run {
-            ticket.changes_nothing();
             let effect = match service.preview(change) {
                 full @ (Effect::Full | Effect::FullOfOne)
                     if self.room(service, full, &member).is_empty() =>
@@ -160,7 +159,6 @@ impl Api {
             _ => Ok(()),
         };
         if order.dry_run {
-            ticket.changes_nothing();
             let effect = service.preview(MemberChange::Unregister(key.clone()));
             missing(effect)?;
             return report(&key, &dry(effect, None), None, None, start);

@@ -152,7 +152,6 @@ impl Api {
         let master = self.master_of(&node)?;
         let request = command.request(&node, &asked.params).map_err(NotRun::from)?;
         if dry_run {
-            ticket.changes_nothing();
             return Ok(dry_report(command, node, master, request, begun));
         }
         let place = self.access.running_commands().begin(&identity)?;

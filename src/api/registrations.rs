@@ -69,7 +69,6 @@ impl Api {
         }
         let draft = Draft::of(&change);
         if order.dry_run {
-            ticket.changes_nothing();
             let effect = preview(service, &change, order.missing_ok).await?;
             let would = format!("{}; nothing is stored", draft.words(&effect.counts, true));
             return Ok(draft.done(self, &asked, effect.counts, None, would));

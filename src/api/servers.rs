@@ -124,7 +124,11 @@ impl Api {
     /// # Errors
     /// There is no store, nobody knows the backend or the server, or nothing is ordered of it.
     pub async fn server_override(&self, place: ServerPlace) -> Result<ServerOverride, Error> {
-        self.overrides.as_ref().ok_or(Error::NoStore("overrides of servers"))?;
+        let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides of servers"))?;
+        let stored = service.latest().server(&place.backend, &place.server).cloned();
+        if let Some(stored) = stored {
+            return Ok(stored);
+        }
         let scene = self.scene(&place.backend).await?;
         let place = ServerPlace { server: scene.resolve(&place.server)?, ..place };
         let ordered = scene.overrides.server(&place.backend, &place.server).cloned();
@@ -154,7 +158,13 @@ impl Api {
             )));
         }
         let edits = service.edit_servers().await;
-        let scene = self.scene(&place.backend).await?;
+        let scene = match self.scene(&place.backend).await {
+            Ok(scene) => scene,
+            Err(error) if !ends_what_is_left(&service.latest(), &place, &change) => {
+                return Err(error);
+            }
+            Err(_) => return end_what_is_left(service, place, change, ticket, condition).await,
+        };
         let server = scene.resolve(&place.server)?;
         let place = ServerPlace { server, ..place };
         condition.check(scene.overrides.server(&place.backend, &place.server))?;
@@ -292,6 +302,42 @@ async fn keep(
     let kept = service.change(change, Some(ticket)).await;
     let kept = kept.map_err(|error| Error::Store(error.to_string()))?;
     kept.map(|after| (after.number(), what)).ok_or_else(|| nothing_to_end(place))
+}
+
+/// Whether a change ends what is ordered, all of it.
+fn ends_what_is_left(overrides: &Overrides, place: &ServerPlace, change: &ServerChange) -> bool {
+    let ordered = overrides.server(&place.backend, &place.server);
+    ordered.is_some() && change.edit.over(ordered).0.is_empty()
+}
+
+/// Ends the override of a server whose backend is no longer there: it would be in force again in
+/// the next one of that name.
+async fn end_what_is_left(
+    service: &OverrideService,
+    place: ServerPlace,
+    change: ServerChange,
+    ticket: Arc<AuditTicket>,
+    condition: Precondition,
+) -> Result<ServerChangeReport, Error> {
+    condition.check(service.latest().server(&place.backend, &place.server))?;
+    let ServerPlace { backend, server } = place.clone();
+    let none = format!("there is no backend {backend} now");
+    let message = match change.dry_run {
+        true => format!("the override of {backend}/{server} would end; {none}"),
+        false => {
+            let (_, what) = keep(service, &place, None, &change.note, ticket).await?;
+            format!("{what}; {none}")
+        }
+    };
+    Ok(ServerChangeReport {
+        backend,
+        server,
+        ordered: None,
+        stored: !change.dry_run,
+        outcome: (!change.dry_run).then_some(ReloadOutcome::InSync),
+        message,
+        instances: Vec::new(),
+    })
 }
 
 fn nothing_to_end(place: &ServerPlace) -> Error {

@@ -77,7 +77,6 @@ impl Api {
         let order = SwitchOrder { backend: backend.to_owned(), version, min_ready, note };
         let (added, leaving) = self.difference(service, &order);
         if dry_run {
-            ticket.changes_nothing();
             let would =
                 service.preview_switch(&order).map_err(|it| not_switched(service, &order, it))?;
             let words =

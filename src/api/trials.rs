@@ -11,7 +11,6 @@ use super::rollback::weigh;
 use super::types::{DryRunReport, RejectReport};
 use super::{Api, Error, Precondition};
 use crate::engine::{HoldOrderError, MapTrial, Order, TriedOrder, VerdictTrial};
-use crate::store::AuditTicket;
 
 impl Api {
     /// What a change of the overrides would come to. The names in it are valid. With `force`
@@ -23,10 +22,8 @@ impl Api {
         &self,
         mut change: OverrideChange,
         force: bool,
-        ticket: &AuditTicket,
         condition: &Precondition,
     ) -> Result<DryRunReport, Error> {
-        ticket.changes_nothing();
         let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides"))?;
         let turn = service.turn().await;
         let summary = self.check_override(&mut change, force, &service.latest(), condition)?;
@@ -42,12 +39,7 @@ impl Api {
     ///
     /// # Errors
     /// As the order.
-    pub async fn try_resume(
-        &self,
-        expected: Option<u64>,
-        ticket: &AuditTicket,
-    ) -> Result<DryRunReport, Error> {
-        ticket.changes_nothing();
+    pub async fn try_resume(&self, expected: Option<u64>) -> Result<DryRunReport, Error> {
         let summary = "the sources are followed again".to_owned();
         self.try_order(TriedOrder::Resume { expected }, summary).await
     }
@@ -67,13 +59,7 @@ impl Api {
     ///
     /// # Errors
     /// As the approval.
-    pub async fn try_approval(
-        &self,
-        id: &str,
-        canary: Option<Terms>,
-        ticket: &AuditTicket,
-    ) -> Result<HeldChange, Error> {
-        ticket.changes_nothing();
+    pub async fn try_approval(&self, id: &str, canary: Option<Terms>) -> Result<HeldChange, Error> {
         self.check_canary_of(id, canary.is_some())?;
         let of_services = self.held_services();
         if let Some(held) = of_services.as_ref().filter(|held| held.id == id) {
@@ -95,12 +81,7 @@ impl Api {
     ///
     /// # Errors
     /// As the rejection.
-    pub async fn try_rejection(
-        &self,
-        id: &str,
-        ticket: &AuditTicket,
-    ) -> Result<RejectReport, Error> {
-        ticket.changes_nothing();
+    pub async fn try_rejection(&self, id: &str) -> Result<RejectReport, Error> {
         self.check_rejection_of(id)?;
         match self.try_verdict(id, None).await? {
             Ok(held) => Ok(RejectReport { held, dry_run: true }),

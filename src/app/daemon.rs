@@ -82,6 +82,7 @@ async fn map_decider(
     let Some(store) = store else { return Ok(decider) };
     let bounds =
         HistoryBounds { keep: settings.history.keep, max_bytes: settings.history.max_bytes };
+    let decider = decider.with_numbers_above(store.highest_number().await?);
     let decider = decider.with_history(Arc::new(store.history(bounds))).await;
     let (hold, rollouts) = (store.hold().await?, store.rollouts().await?);
     let decider = decider.with_source_hold(hold, rollouts, Some(Arc::new(store.clone()))).await;

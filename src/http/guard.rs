@@ -108,6 +108,9 @@ impl Guard {
             }
             parts.extensions.insert(Author(Some(request.actor.name.clone())));
             let ticket = Arc::new(AuditTicket::new(request));
+            if is_dry_run(parts) {
+                ticket.changes_nothing();
+            }
             parts.extensions.insert(Arc::clone(&ticket));
             record.ticket = Some(ticket);
         }
@@ -257,6 +260,16 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.end(None);
     }
+}
+
+/// Whether it is only asked what would be. Whoever can't be understood is refused by the handler.
+fn is_dry_run(parts: &Parts) -> bool {
+    #[derive(Deserialize)]
+    struct DryRun {
+        #[serde(default)]
+        dry_run: bool,
+    }
+    Query::try_from_uri(&parts.uri).is_ok_and(|Query(DryRun { dry_run })| dry_run)
 }
 
 /// Why somebody changes something, in their own words.

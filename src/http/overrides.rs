@@ -127,7 +127,7 @@ pub(super) async fn set_override(
     let change = requests::node_override(node, request, by, Timestamp::now())?;
     let condition = precondition(&headers);
     if query.dry_run {
-        return told(api.try_override(change, query.force, &ticket, &condition).await?);
+        return told(api.try_override(change, query.force, &condition).await?);
     }
     answer(api.change_override(change, query.force, wait, ticket, condition).await?)
 }
@@ -173,7 +173,7 @@ pub(super) async fn end_override(
     };
     let condition = precondition(&headers);
     if query.dry_run {
-        return told(api.try_override(change, false, &ticket, &condition).await?);
+        return told(api.try_override(change, false, &condition).await?);
     }
     answer(api.change_override(change, false, wait, ticket, condition).await?)
 }
@@ -241,7 +241,7 @@ pub(super) async fn drain(
     let change = requests::drain(master, request, by, Timestamp::now())?;
     let condition = precondition(&headers);
     if query.dry_run {
-        return told(api.try_override(change, query.force, &ticket, &condition).await?);
+        return told(api.try_override(change, query.force, &condition).await?);
     }
     answer(api.change_override(change, query.force, wait, ticket, condition).await?)
 }
@@ -280,7 +280,7 @@ pub(super) async fn undrain(
     let change = OverrideChange::Undrain { master, stay: query.stay, now, note };
     let condition = precondition(&headers);
     if query.dry_run {
-        return told(api.try_override(change, false, &ticket, &condition).await?);
+        return told(api.try_override(change, false, &condition).await?);
     }
     answer(api.change_override(change, false, wait, ticket, condition).await?)
 }

@@ -127,7 +127,7 @@ pub(super) async fn resume(
     let expected = expected_number(&headers)?;
     let wait = requests::wait(query.wait.as_deref())?;
     if query.dry_run {
-        return told(api.try_resume(expected, &ticket).await?);
+        return told(api.try_resume(expected).await?);
     }
     let report = api.resume(expected, wait, ticket).await?;
     // It is done, whatever the guard says of the answer that counts again.
@@ -169,7 +169,7 @@ pub(super) async fn approve(
     let note = requests::verdict(VerdictRequest { reason }, by)?;
     let terms = asked.map(canary::terms).transpose()?;
     if query.dry_run {
-        let held = api.try_approval(&id, terms, &ticket).await?;
+        let held = api.try_approval(&id, terms).await?;
         return Ok(Json(ApproveReport { held, rollout: None, dry_run: true }).into_response());
     }
     let report = api.approve(&id, note, terms, ticket).await?;
@@ -202,7 +202,7 @@ pub(super) async fn reject(
     request.reason = ticket.reason().or(request.reason);
     let note = requests::verdict(request, by)?;
     if query.dry_run {
-        return Ok(Json(api.try_rejection(&id, &ticket).await?));
+        return Ok(Json(api.try_rejection(&id).await?));
     }
     Ok(Json(api.reject(id, note, ticket).await?))
 }

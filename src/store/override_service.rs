@@ -70,6 +70,18 @@ impl OverrideTurn {
     }
 }
 
+impl OverrideTurn {
+    /// Takes what the store holds since something else has ended overrides in it.
+    ///
+    /// # Errors
+    /// The store can't be asked.
+    pub async fn refresh(self) -> Result<(), StoreError> {
+        let stored = self.service.store.load().await?;
+        self.service.publish(stored);
+        Ok(())
+    }
+}
+
 impl OverrideService {
     /// Takes what the store holds. The second value still has the pins whose time ran out while
     /// Mapsmith did not run: they are in the map file.

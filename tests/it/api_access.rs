@@ -132,6 +132,39 @@ fn every_route_is_for_its_role_and_those_above_it() {
 }
 
 #[test]
+fn what_is_only_tried_is_in_no_audit_and_a_change_that_can_not_be_tried_refuses_to() {
+    let (_gateway, _registry, mapsmith) = guarded();
+    let rows = || {
+        let audit = ask(&mapsmith, FILE, "GET", "/v1/audit?limit=1000", "");
+        value(&audit)["items"].as_array().expect("rows").len()
+    };
+    let before = rows();
+    let document = value(&mapsmith.ask("GET", "/openapi.json", &[], ""));
+    let mut tried = 0;
+    for route in ROUTES.iter().filter(|route| route.method != "GET" && route.needs != Needs::Login)
+    {
+        let method = route.method.as_str();
+        let operation = &document["paths"][route.path][method.to_lowercase()];
+        assert!(operation.is_object(), "{method} {} is in the document", route.path);
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        let can_be_tried = parameters.iter().any(|it| it["name"] == "dry_run");
+        let path = format!("{}?dry_run=true", path(route));
+        let response = mapsmith.wait_for(&path, BOUND, |mapsmith| {
+            let response = ask(mapsmith, FILE, method, &path, "");
+            (response.status != 429).then_some(response)
+        });
+        let is_unknown = response.status == 400 && response.body.contains("dry_run");
+        assert!(can_be_tried || is_unknown, "{method} {path}: {response:?}");
+        tried += usize::from(can_be_tried);
+    }
+    assert!(tried > 20, "{tried} changes can be tried");
+    // What is noted comes in its order: once this one has its row, all before it would have theirs.
+    create(&mapsmith, FILE, json!({"name": "last", "role": "viewer"}));
+    mapsmith.wait_for("the last change has its row", BOUND, |_| (rows() > before).then_some(()));
+    assert_eq!(rows(), before + 1, "{}", ask(&mapsmith, FILE, "GET", "/v1/audit", "").body);
+}
+
+#[test]
 fn only_an_admin_holds_the_sources_back_without_an_end() {
     let (_gateway, _registry, mapsmith) = guarded();
     let (_, ci) = create(&mapsmith, FILE, json!({"name": "ci", "role": "operator", "grants": []}));

@@ -82,9 +82,6 @@ impl Api {
         }
         let (edits, created) = self.edits(request, &order, &before)?;
         let changes = edits.changes(&before);
-        if order.dry_run {
-            ticket.changes_nothing();
-        }
         let note = Note { reason: ticket.reason(), by: order.by.clone() };
         let after = Arc::new(edits.after(&before, Timestamp::now(), &note).map_err(refused)?);
         let checked = self.check(&edits, &before, &after, order.force).await?;
@@ -136,8 +133,12 @@ impl Api {
         let switch = switch.map(|order| Ok::<_, Error>((self.member_service()?.clone(), order)));
         let switch = switch.transpose()?;
         let deleted = deleted_backends(&write.before, &after);
-        let members = self.members.clone();
+        let (members, overrides) = (self.members.clone(), self.overrides.clone());
         let task = tokio::spawn(async move {
+            let overrides = match &overrides {
+                Some(service) => Some((service.edit_servers().await, service.turn().await)),
+                None => None,
+            };
             match switch {
                 None => store.keep_objects(write).await?,
                 Some((service, order)) => {
@@ -149,6 +150,13 @@ impl Api {
                 members.forget_backends(deleted.iter().map(String::as_str));
             }
             link.store(after);
+            if let Some((_edits, overrides)) = overrides {
+                // Orders about servers have gone with their backend. What can't be read now is read
+                // at the next change of them.
+                if let Err(error) = overrides.refresh().await {
+                    tracing::error!("what is ordered of servers can't be read: {error}");
+                }
+            }
             drop(turn);
             Ok(())
         });

@@ -160,7 +160,7 @@ pub(in crate::http) async fn approve(
     let request: ApproveRequest = json(&body, help)?;
     let note = Note { reason: ticket.reason(), by };
     if query.dry_run {
-        let held = api.try_approval(&request.id, None, &ticket).await?;
+        let held = api.try_approval(&request.id, None).await?;
         return Ok(Json(ApproveReport { held, rollout: None, dry_run: true }));
     }
     Ok(Json(api.approve(&request.id, note, None, ticket).await?))

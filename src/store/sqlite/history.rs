@@ -95,8 +95,22 @@ fn keep(
             record.base.map(stored).transpose()?,
         ],
     )?;
+    note_number(&transaction, number)?;
     forget(&transaction, bounds)?;
     Ok(transaction.commit()?)
+}
+
+/// A number is a map's, also of one that is forgotten since.
+pub(super) fn note_number(transaction: &Transaction<'_>, number: i64) -> rusqlite::Result<()> {
+    transaction.execute("UPDATE numbers SET highest = max(highest, ?1)", [number])?;
+    Ok(())
+}
+
+/// The highest number that a map ever had.
+pub(super) fn highest_number(connection: &Connection) -> Result<u64, StoreErrorKind> {
+    let highest =
+        connection.query_row("SELECT highest FROM numbers", [], |row| row.get::<_, i64>(0))?;
+    Ok(highest.cast_unsigned())
 }
 
 fn insert_blocks(
@@ -338,6 +352,23 @@ mod tests {
         assert_eq!(numbers(&store).await, [7], "the newest one is always there");
         history.keep_revision(revision(5, 1)).await.unwrap();
         assert_eq!(numbers(&store).await, [5], "what comes later never came into force");
+    }
+
+    #[tokio::test]
+    async fn a_number_that_a_map_has_had_is_known_also_once_the_map_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(store.highest_number().await, Ok(0));
+        let history = store.history(HistoryBounds { keep: 9, max_bytes: 10_000 });
+        for number in [3, 12, 5] {
+            history.keep_revision(revision(number, 1)).await.unwrap();
+        }
+        assert_eq!(numbers(&store).await, [5, 3], "what comes later never came into force");
+        drop(history);
+        drop(store);
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(store.highest_number().await, Ok(12));
     }
 
     #[tokio::test]

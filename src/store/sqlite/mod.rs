@@ -188,6 +188,11 @@ impl SqliteStore {
         self.with(|connection| rollouts::read(connection)).await
     }
 
+    /// The highest number that a revision or a canary ever had.
+    pub async fn highest_number(&self) -> Result<u64, StoreError> {
+        self.with(|connection| history::highest_number(connection)).await
+    }
+
     /// The owners that are remembered.
     pub async fn owners(&self) -> Result<StoredOwners, StoreError> {
         self.with(|connection| owners::read(connection)).await

@@ -10,7 +10,9 @@ use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::objects::{Change, Object, ObjectKey, ObjectKind, Objects, Spec};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{SqliteStore, StoreErrorKind, audit, blocking, events, members, open_to_peek, time};
+use super::{
+    SqliteStore, StoreErrorKind, audit, blocking, events, members, open_to_peek, servers, time,
+};
 use crate::store::{AuditRequest, AuditTicket, StoreError};
 
 /// Objects that are kept in place of those before, from which they differ by `changes`, and the
@@ -101,12 +103,31 @@ pub(super) fn write(
             members::forget_version(transaction, &key.name)?;
         }
     }
+    for key in other_backends(before, after) {
+        for server in servers::forget(transaction, &key.name)? {
+            let target = format!("{key}/servers/{server}");
+            audit::insert(transaction, &AuditRequest { target, ..ticket.request() })?;
+        }
+    }
     for (key, object) in &after.items {
         if before.get(key) != Some(object) {
             put(transaction, key, object)?;
         }
     }
     note(transaction, after, changes, ticket)
+}
+
+/// The backends that are gone and those that are new. One that is new has nothing to do with what
+/// was ordered when another had its name.
+fn other_backends<'a>(
+    before: &'a Objects,
+    after: &'a Objects,
+) -> impl Iterator<Item = &'a ObjectKey> {
+    let only = |here: &'a Objects, there: &'a Objects| {
+        let keys = here.items.keys().filter(|key| key.kind == ObjectKind::Backend);
+        keys.filter(move |key| !there.items.contains_key(*key))
+    };
+    only(before, after).chain(only(after, before))
 }
 
 fn put(
@@ -165,10 +186,13 @@ fn note(
 
 #[cfg(test)]
 mod tests {
+    use mapsmith_core::OverrideChange;
     use mapsmith_core::objects::Edits;
+    use mapsmith_core::overrides::{ServerOrder, ServerOverride};
     use serde_json::json;
 
     use super::*;
+    use crate::store::{AuditFilter, AuditRow, Store};
 
     fn write(before: Arc<Objects>, after: &Arc<Objects>, changes: Vec<Change>) -> ObjectsWrite {
         let request = AuditRequest::of_the_clock(Timestamp::UNIX_EPOCH, "config".to_owned());
@@ -216,5 +240,46 @@ mod tests {
         let changes = edits.changes(&before);
         store.keep_objects(write(before, &after, changes)).await.unwrap();
         assert_eq!(store.objects().await.unwrap(), *after);
+    }
+
+    #[tokio::test]
+    async fn what_was_ordered_of_servers_goes_with_their_backend_and_is_not_the_next_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("s.db")).await.unwrap();
+        let order = |backend: &str| {
+            OverrideChange::SetServer(ServerOverride {
+                backend: backend.to_owned(),
+                server: "one".to_owned(),
+                order: ServerOrder { state: None, weight: Some(0) },
+                since: Timestamp::UNIX_EPOCH,
+                until: None,
+                note: Note::default(),
+            })
+        };
+        let key = ObjectKey::new(ObjectKind::Backend, "app");
+        let spec = Spec::default();
+        let edits =
+            |before: &Objects| Edits::put(before, key.clone(), &spec, None, "anna").unwrap();
+        let empty = Arc::new(Objects::default());
+        let after = edits(&empty).after(&empty, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+        let (app, other) = (Arc::new(after), order("other"));
+
+        // Left by a backend of that name that was no object.
+        store.change(order("app"), None).await.unwrap();
+        store.change(other, None).await.unwrap();
+        store.keep_objects(write(Arc::clone(&empty), &app, Vec::new())).await.unwrap();
+        let ordered = store.load().await.unwrap();
+        let names: Vec<_> = ordered.servers().map(|it| it.backend.as_str()).collect();
+        assert_eq!((names, ordered.number()), (vec!["other"], 3));
+
+        store.change(order("app"), None).await.unwrap();
+        let gone = Edits::delete(&app, key.clone());
+        let after = gone.after(&app, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+        store.keep_objects(write(app, &Arc::new(after), Vec::new())).await.unwrap();
+        let ordered = store.load().await.unwrap();
+        assert_eq!((ordered.servers().len(), ordered.server("app", "one")), (1, None));
+        let rows = store.audit(AuditFilter { limit: 9, ..Default::default() }).await.unwrap();
+        let of_server = |row: &&AuditRow| row.target == "backends/app/servers/one";
+        assert_eq!(rows.iter().filter(of_server).count(), 2, "{rows:#?}");
     }
 }

@@ -3,7 +3,7 @@
 use mapsmith_core::desired::rollout::{Plan, Rollout};
 use rusqlite::{Connection, Transaction, params};
 
-use super::StoreErrorKind;
+use super::{StoreErrorKind, history};
 use crate::store::{StoredRollout, Ways};
 
 /// How many are kept.
@@ -57,6 +57,7 @@ pub(super) fn write(
         ON CONFLICT (id) DO UPDATE SET rollout = excluded.rollout, plan = excluded.plan";
     let StoredRollout { rollout, plan, ways } = stored;
     transaction.execute(UPSERT, params![rollout.id, to_json(rollout)?, to_json(plan)?])?;
+    history::note_number(transaction, history::stored(rollout.revision)?)?;
     if let Some(Ways { forward, back }) = ways {
         const INSERT: &str = "INSERT OR REPLACE INTO rollout_blocks (rollout, way, block, content) \
             VALUES (?1, ?2, ?3, ?4)";

@@ -122,6 +122,24 @@ pub(super) fn expire(
     Ok(changed + transaction.execute(forget, [forgotten])?)
 }
 
+/// Forgets what was ordered of a backend's servers, and what has ended of that: one that is made
+/// anew takes nothing over. The servers that had an override.
+pub(super) fn forget(
+    transaction: &Transaction<'_>,
+    backend: &str,
+) -> Result<Vec<String>, StoreErrorKind> {
+    const FORGET: &str = "DELETE FROM server_overrides WHERE backend = ?1 RETURNING server";
+    let servers: Vec<String> = transaction
+        .prepare(FORGET)?
+        .query_map([backend], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let released = "DELETE FROM released_servers WHERE backend = ?1";
+    if transaction.execute(released, [backend])? + servers.len() > 0 {
+        transaction.execute("UPDATE state SET number = number + 1", [])?;
+    }
+    Ok(servers)
+}
+
 /// Nobody was there to bring released servers back: their time begins now.
 pub(super) fn begin(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<usize> {
     transaction.execute("UPDATE released_servers SET at = ?1", [now.as_millisecond()])

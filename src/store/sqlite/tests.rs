@@ -381,6 +381,11 @@ async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_an
         run_migrations(&old, 0, version as i64).unwrap();
         old.execute("INSERT INTO pins (node, master, since) VALUES ('n', 'm', 0)", []).unwrap();
         old.execute("UPDATE state SET number = 7", []).unwrap();
+        if version >= 10 {
+            const REVISION: &str = "INSERT INTO revisions (number, at, kind, sources, entries, \
+                added, moved, removed, fingerprint, bytes) VALUES (9, 0, '', '', 0, 0, 0, 0, 0, 0)";
+            old.execute(REVISION, []).unwrap();
+        }
         if version >= 3 {
             const OWNER: &str = "INSERT INTO owners (node, owner, since, seen, ordered) VALUES \
                 ('n', 'm', 1000, 2000, 1)";
@@ -403,6 +408,8 @@ async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_an
         assert_eq!(store.load().await.unwrap(), found.overrides, "schema {version}");
         assert_eq!(store.owners().await.unwrap(), found.owners, "schema {version}");
         assert_eq!(store.last_good_lists().await.unwrap(), found.lists, "schema {version}");
+        let highest = if version >= 10 { 9 } else { 0 };
+        assert_eq!(store.highest_number().await, Ok(highest), "schema {version}");
     }
 }
 

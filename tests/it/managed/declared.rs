@@ -14,6 +14,8 @@ use crate::support::master::Master;
 use crate::support::scene::{complaints, newest, oldest_and_newest, printed};
 use crate::support::{eventually, free_port};
 
+mod orders;
+
 /// `[haproxy]`, `[store]` and nothing else.
 fn bare(ground: &Ground) -> String {
     let (folder, program) = (ground.path().display(), ground.binary.path.display());

@@ -207,6 +207,20 @@ pub(super) fn of_sources(status: &Status, now: Timestamp, items: &mut Vec<Item>)
             look(format!("backend {name}: host names do not resolve right now: {named}"));
         }
     }
+    items.extend(status.left_over.iter().map(left_over));
+}
+
+fn left_over((backend, servers): (&String, &Vec<String>)) -> Item {
+    let named = first_few(servers.iter().map(String::as_str));
+    let text = format!(
+        "there is no backend {backend}, and overrides of its servers would count in the next one \
+            of that name: {named}"
+    );
+    let one = servers.first().map_or("SERVER", String::as_str);
+    let call = format!("DELETE /v1/backends/{backend}/servers/{one}");
+    let command = format!("mapsmith server reset {backend}/{one}");
+    Item::new(Severity::Look, Kind::Backend, backend, text)
+        .with(Action::command("End them", &command).with_call(&call, Role::Operator))
 }
 
 fn source_item(source: &SourceStatus, status: &Status, now: Timestamp) -> Option<Item> {

@@ -3,6 +3,7 @@
 //! The page, `mapsmith status`, `GET /v1/attention`, the metrics and the command of `[notify]` all
 //! show the same items.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -278,6 +279,8 @@ pub struct Status {
     pub store_errors: Vec<(&'static str, String)>,
     pub sources: Vec<SourceStatus>,
     pub backends: Vec<BackendStatus>,
+    /// Backends that are not there, and servers of them that have overrides.
+    pub left_over: BTreeMap<String, Vec<String>>,
     /// Backends on their way to another version of their members, and why each is not further.
     pub switches: Vec<(BackendVersion, Option<String>)>,
     pub tls_files: Vec<TlsFileStatus>,

@@ -23,6 +23,21 @@ fn ago(seconds: i64) -> Timestamp {
     now().checked_sub(SignedDuration::from_secs(seconds)).unwrap()
 }
 
+#[test]
+fn overrides_that_a_backend_has_left_are_named_with_the_way_to_end_them() {
+    let left_over = [("old".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into();
+    let status = Status { left_over, ..Status::default() };
+    let attention = attention(&status, now());
+    let item = &attention.items[0];
+    assert_eq!(
+        (item.severity, item.kind, item.subject.as_str()),
+        (Severity::Look, Kind::Backend, "old")
+    );
+    assert!(item.text.contains("no backend old") && item.text.ends_with("a, b"), "{}", item.text);
+    assert_eq!(item.actions[0].command.as_deref(), Some("mapsmith server reset old/a"));
+    assert_eq!(item.actions[0].call.as_deref(), Some("DELETE /v1/backends/old/servers/a"));
+}
+
 fn instance(name: &str, state: InstanceState, since: i64) -> InstanceStatus {
     InstanceStatus {
         name: name.to_owned(),

@@ -96,6 +96,8 @@ pub(in crate::engine) struct Rollouts {
     current: Option<Current>,
     /// Those that are over, the newest first.
     past: Vec<Rollout>,
+    /// The highest number that the store knows to have been given.
+    given: u64,
     /// Whether the store may have another state of the current one.
     pub unsaved: bool,
     /// What the sources' answer would change, and of which maps that was told.
@@ -132,15 +134,22 @@ impl Rollouts {
         current.chain(&self.past).cloned().collect()
     }
 
-    /// The highest number that a canary had.
+    /// The highest number that is known to have been given to a map, a canary's or another.
     pub fn number(&self) -> u64 {
         let made = self.current.iter().filter_map(|it| Some(it.made.as_ref()?.0.number));
         let shown = self.current.iter().map(|it| &it.rollout).chain(&self.past);
-        made.chain(shown.map(|rollout| rollout.revision)).max().unwrap_or(0)
+        made.chain(shown.map(|rollout| rollout.revision)).fold(self.given, u64::max)
     }
 }
 
 impl MapDecider {
+    /// Gives no number again that the store has seen: a map file can be lost, and what names a
+    /// revision or a rollout must never come to mean another one.
+    pub fn with_numbers_above(mut self, given: u64) -> Self {
+        self.rollouts.given = given;
+        self
+    }
+
     /// Goes on with the rollouts of the store, the newest first.
     pub(in crate::engine) async fn go_on_with_rollouts(&mut self, stored: Vec<StoredRollout>) {
         let mut stored = stored.into_iter();

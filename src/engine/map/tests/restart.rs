@@ -28,6 +28,19 @@ async fn at_a_restart_the_overrides_of_the_store_count_as_in_force() {
 }
 
 #[tokio::test]
+async fn a_map_file_that_is_lost_gives_no_number_again_that_the_store_has_seen() {
+    let mut scene = Scene::start(None).await;
+    for count in 1..=3 {
+        scene.one(nodes(100 + count, "m1")).await;
+    }
+    fs::remove_file(scene.path()).unwrap();
+    scene.restart().await;
+    scene.decider = scene.decider.with_numbers_above(7);
+    scene.one(nodes(200, "m2")).await;
+    assert_eq!((scene.wanted(), scene.file_number()), (Some((8, 200)), 8));
+}
+
+#[tokio::test]
 async fn a_restart_during_an_outage_goes_on_with_the_last_good_map() {
     let silent: &[(&str, bool, Option<EntryMap>)] = &[("puppetdb", true, None)];
     let empty: &[(&str, bool, Option<EntryMap>)] = &[("puppetdb", true, Some(EntryMap::default()))];

@@ -1,0 +1,68 @@
+//! What is ordered of servers, and the backends that it is about.
+
+use super::*;
+use crate::support::scene::printed;
+
+#[test]
+fn a_backend_that_is_made_anew_takes_none_of_the_orders_of_the_one_before() {
+    let scene = Scene::start(newest(), "");
+    scene.declare("one");
+    let one = "/v1/backends/app/servers/one";
+    let drain = json!({"state": "drain", "reason": "kernel"});
+    let (status, report) = scene.ask("PUT", &format!("{one}?wait=30s&force=true"), &drain);
+    assert_eq!((status, &report["outcome"]), (200, &json!("in_sync")), "{report:#}");
+    scene.ask("DELETE", "/v1/frontends/web?wait=30s", &Value::Null);
+    let (status, report) = scene.ask("DELETE", "/v1/backends/app?wait=30s", &Value::Null);
+    assert_eq!(status, 200, "{report:#}");
+
+    scene.put("backends/app", &scene.app());
+    scene.put("frontends/web", &scene.web());
+    scene.managed.wait_for_word("one");
+    let (status, none) = scene.ask("GET", one, &Value::Null);
+    assert_eq!(status, 404, "{none:#}");
+    let backend = scene.get("/v1/backends/app");
+    assert_eq!(backend["servers"][0]["override"], Value::Null, "{backend:#}");
+    let audit = scene.get("/v1/audit?target=backends/app/servers/one");
+    let methods: Vec<_> = audit["items"].as_array().into_iter().flatten().collect();
+    let methods: Vec<_> = methods.into_iter().map(|row| &row["method"]).collect();
+    assert_eq!(methods, ["DELETE", "PUT"], "its end is noted, too: {audit:#}");
+}
+
+#[test]
+fn an_order_that_outlives_a_backend_of_the_settings_is_named_and_can_be_ended() {
+    let ground = Ground::new(newest());
+    let backend = |name: &str| {
+        format!(
+            "[[backend]]\nname = \"{name}\"\nservers = [{{ name = \"one\", address = \
+                \"127.0.0.1:9\" }}]\n"
+        )
+    };
+    let settings = bare(&ground);
+    let config = Mapsmith::config(&format!("{settings}{}", backend("old")));
+    let path = config.path();
+    let mut scene = Scene {
+        managed: Managed { mapsmith: config.start(), ground },
+        origin: SocketAddr::from(([127, 0, 0, 1], free_port())),
+    };
+    let one = "/v1/backends/old/servers/one";
+    let (status, report) =
+        scene.ask("PUT", &format!("{one}?wait=30s&force=true"), &json!({"state": "maint"}));
+    assert_eq!(status, 200, "{report:#}\n{}", scene.managed.mapsmith.log());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"old\"", "\"new\"")).unwrap();
+    scene.managed.mapsmith.hangup();
+    let mapsmith = &scene.managed.mapsmith;
+    mapsmith.wait_for("what is left is named", PATIENCE, |_| {
+        let attention = scene.get("/v1/attention").to_string();
+        attention.contains("mapsmith server reset old/one").then_some(())
+    });
+    let (_, status) = printed(&mapsmith.cli(&["status"]));
+    assert!(status.contains("there is no backend old"), "{status}");
+    let (code, text) = printed(&mapsmith.cli(&["server", "reset", "old/one", "--dry-run"]));
+    assert!(code == 0 && text.contains("would end"), "{text}");
+    let (code, text) = printed(&mapsmith.cli(&["server", "reset", "old/one"]));
+    assert!(code == 0 && text.contains("there is no backend old now"), "{text}");
+    mapsmith.wait_for("nothing is left", PATIENCE, |_| {
+        (!scene.get("/v1/attention").to_string().contains("old/one")).then_some(())
+    });
+}
