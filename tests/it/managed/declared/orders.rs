@@ -13,7 +13,7 @@ fn a_backend_that_is_made_anew_takes_none_of_the_orders_of_the_one_before() {
     assert_eq!((status, &report["outcome"]), (200, &json!("in_sync")), "{report:#}");
     scene.ask("DELETE", "/v1/frontends/web?wait=30s", &Value::Null);
     let (status, report) = scene.ask("DELETE", "/v1/backends/app?wait=30s", &Value::Null);
-    assert_eq!(status, 200, "{report:#}");
+    assert_eq!(status, 204, "{report:#}");
 
     scene.put("backends/app", &scene.app());
     scene.put("frontends/web", &scene.web());
@@ -44,6 +44,7 @@ fn an_order_that_outlives_a_backend_of_the_settings_is_named_and_can_be_ended() 
         managed: Managed { mapsmith: config.start(), ground },
         origin: SocketAddr::from(([127, 0, 0, 1], free_port())),
     };
+    scene.managed.wait_for_state("in_force");
     let one = "/v1/backends/old/servers/one";
     let (status, report) =
         scene.ask("PUT", &format!("{one}?wait=30s&force=true"), &json!({"state": "maint"}));
