@@ -14,14 +14,19 @@ use tokio::sync::oneshot;
 
 use super::convergence::Asked;
 use super::types::{
-    HoldReport, HoldsReport, MasterShare, RejectReport, ReloadOutcome, ReloadReport, RollbackReport,
+    HoldReport, HoldsReport, MasterShare, RejectReport, ReloadOutcome, ReloadReport,
+    RollbackReport, UnrejectReport,
 };
 use super::{Api, Error};
 use crate::engine::map::HoldDecision;
 use crate::engine::{
     HoldOrderError, MapPreview, Order, RejectOrder, ResumeOrder, RollbackOrder, RolledBack,
+    UnrejectOrder,
 };
 use crate::store::AuditTicket;
+
+/// What the event of a rejection that was taken back says.
+const TAKEN_BACK: &str = "taken_back";
 
 impl Api {
     /// What holds the sources back, and what was rejected.
@@ -179,6 +184,34 @@ impl Api {
         let happening = Happening::new(Timestamp::now(), EventKind::Rejected, &rejected.of, text);
         self.happened(happening.in_state(&rejected.id), &ticket).await;
         Ok(RejectReport { held: rejected, dry_run: false })
+    }
+
+    /// Takes a rejection back: what the sources say is judged again, and held where it was. With
+    /// `dry_run` nothing is changed.
+    ///
+    /// # Errors
+    /// It is not what is rejected, a hold lasts, a canary is on its way, or the store did not take
+    /// it.
+    pub async fn unreject(
+        &self,
+        id: String,
+        dry_run: bool,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<UnrejectReport, Error> {
+        if dry_run {
+            ticket.changes_nothing();
+        }
+        let (answer, result) = oneshot::channel();
+        let asked = (!dry_run).then(|| Arc::clone(&ticket));
+        let order = UnrejectOrder { id, ticket: asked, answer };
+        let (rejected, held) = self.order(Order::Unreject(order), result).await?;
+        if !dry_run {
+            let text = "the rejection of a held change of map was taken back".to_owned();
+            let now = Timestamp::now();
+            let happening = Happening::new(now, EventKind::Rejected, HeldChange::MAP, text);
+            self.happened(happening.in_state(TAKEN_BACK), &ticket).await;
+        }
+        Ok(UnrejectReport { rejected, held, dry_run })
     }
 
     /// Whether what is held may be rejected.

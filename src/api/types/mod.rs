@@ -66,7 +66,7 @@ pub use reload::{
 };
 pub use rollout::{
     ApproveHeldRequest, ApproveReport, CanaryRequest, RejectReport, RolloutChangeReport,
-    RolloutInstance, RolloutReport, RolloutRequest, RolloutsReport,
+    RolloutInstance, RolloutReport, RolloutRequest, RolloutsReport, UnrejectReport,
 };
 pub use servers::{
     BackendReport, BackendSummary, BackendsReport, ServerChangeReport, ServerInstance,

@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-pub(super) const MIGRATIONS: [&str; 21] = [
+pub(super) const MIGRATIONS: [&str; 22] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -126,6 +126,7 @@ pub(super) const MIGRATIONS: [&str; 21] = [
     UPDATE audit SET nth = seq;
     CREATE INDEX audit_share ON audit (share, nth);
 ",
+    "ALTER TABLE rejected ADD COLUMN change TEXT;",
 ];
 
 /// The schema of the file, which must be ours or empty.

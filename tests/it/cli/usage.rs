@@ -40,6 +40,7 @@ const VERBS: [&str; 32] = [
     "rollback",
     "resume",
     "reject",
+    "unreject",
     "rollout",
 ];
 
