@@ -312,11 +312,12 @@ fn shares(before: &EntryMap, after: &EntryMap) -> Vec<MasterShare> {
 pub(super) fn hold_report(decision: HoldDecision) -> Option<HoldReport> {
     let HoldDecision { state, waiting, error } = decision;
     let hold = state.hold?;
-    let text = text(&hold);
+    let text = hold_text(&hold);
     Some(HoldReport { hold, waiting, error, text })
 }
 
-fn text(hold: &Hold) -> String {
+/// What becomes of what the sources say, in a sentence.
+pub(super) fn hold_text(hold: &Hold) -> String {
     let answer = "what the sources say";
     match (hold.ended.map(|end| end.why), hold.until) {
         (Some(why), _) => {
