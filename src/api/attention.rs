@@ -51,12 +51,14 @@ impl Api {
         let hold_error = map.hold.error.map(|error| ("rollbacks and rollouts", error));
         let api = self.access.report().unwrap_or_default();
         let tls = api.tls.unwrap_or_default();
+        let rejected_change = map.hold.state.rejected_change().cloned();
         attention::Status {
             started_at: self.started_at,
             waiting_for: map.waiting_for,
             read_only: map.read_only,
             held,
             hold: map.hold.state.hold.map(|hold| HoldStatus { hold, waiting: map.hold.waiting }),
+            rejected_change,
             rollout: map.rollout.rollouts.first().cloned(),
             stuck: map.stuck,
             flapping: map.flapping,

@@ -10,7 +10,10 @@ use mapsmith_core::status::KeptNode;
 use tokio::time::timeout;
 
 use super::rollback::hold_report;
-use super::types::{ExplainCanary, ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
+use super::types::{
+    ExplainCanary, ExplainChange, ExplainInstance, ExplainRegistration, ExplainReport,
+    ExplainSource,
+};
 use super::{Api, views};
 use crate::engine::map::{MapDecision, RolloutDecision};
 
@@ -36,6 +39,12 @@ impl Api {
             Some(kept) => kept.registration(&node).await.ok().flatten(),
             None => None,
         };
+        let registration = registration.map(|registration| {
+            let node = (node.as_str(), Some(registration.master.as_str()));
+            let found = self.in_force_of(std::iter::once(node), &decision, true);
+            let elsewhere = found.elsewhere.into_iter().next();
+            ExplainRegistration { registration, in_force: elsewhere.is_none(), elsewhere }
+        });
         let pin = decision.overrides.pin(&node).cloned();
         let blocked = decision.overrides.block(&node).cloned();
         let disputed = origin.is_some_and(|origin| is_disputed(&origin, &node));
@@ -161,7 +170,7 @@ fn explain_sources(
 }
 
 /// Whether the source's answer is not clear about the node.
-fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
+pub(super) fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
     let entries = source.snapshot.map(|snapshot| &snapshot.entries);
     entries.is_some_and(|entries| {
         entries.find(node.as_bytes()).is_some_and(|at| entries.is_disputed(at))
@@ -169,14 +178,18 @@ fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
 }
 
 /// The node, where it stays although the sources say something else.
-fn kept_node<'a>(decision: &'a MapDecision, node: &str) -> Option<&'a KeptNode> {
+pub(super) fn kept_node<'a>(decision: &'a MapDecision, node: &str) -> Option<&'a KeptNode> {
     let kept = decision.conflicts.nodes.iter().chain(&decision.flapping.nodes);
     kept.into_iter().find(|kept| kept.node == node)
 }
 
 /// Why a node stays where it is although the sources say something else, if so. Where its owner is
 /// remembered it may well be there: then only the sources' answer stays what it was.
-fn explain_kept(kept: Option<&KeptNode>, disputed: bool, is_owned: bool) -> Option<String> {
+pub(super) fn explain_kept(
+    kept: Option<&KeptNode>,
+    disputed: bool,
+    is_owned: bool,
+) -> Option<String> {
     let why = match disputed {
         true => "its source names it with different masters, and none is newer",
         false => "it flaps",

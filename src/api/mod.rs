@@ -42,6 +42,7 @@ mod error;
 pub mod events;
 mod explain;
 mod history;
+mod in_force;
 pub mod map;
 mod masters;
 pub mod members;

@@ -11,10 +11,12 @@ use mapsmith_core::status::milliseconds;
 use mapsmith_core::{
     HeldChange, Registration, RegistrationChange, RegistrationCounts, RegistrationEffect,
 };
+use tokio::time::Instant;
 
 use super::batch::Asker;
 use super::convergence::Asked;
-use super::types::{RegistrationReport, ReloadOutcome, ReloadReport};
+use super::in_force::InForce;
+use super::types::{NodeElsewhere, RegistrationReport, ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
 use crate::engine::Decision;
 use crate::store::registration_service::{ChangeError, Changed};
@@ -67,38 +69,38 @@ impl Api {
             let masters: BTreeSet<_> = nodes.iter().map(|new| &new.master).collect();
             self.check_known(masters, &self.decision.borrow().clone())?;
         }
-        let draft = Draft::of(&change);
+        let (draft, nodes) = (Draft::of(&change), wanted(&change));
         if order.dry_run {
             let effect = preview(service, &change, order.missing_ok).await?;
             let would = format!("{}; nothing is stored", draft.words(&effect.counts, true));
-            return Ok(draft.done(self, &asked, effect.counts, None, would));
+            return Ok(draft.done(self, &asked, effect.counts, (None, would), InForce::default()));
         }
         let changed = match service.change(change, Some(ticket)).await {
             Ok(changed) => changed,
             Err(ChangeError::Refused(NotChanged::Unknown)) if order.missing_ok => {
                 let words = format!("{} was not registered", draft.name());
                 let outcome = Some(ReloadOutcome::Requested);
-                return Ok(draft.done(self, &asked, Default::default(), outcome, words));
+                let nothing = Default::default();
+                return Ok(draft.done(self, &asked, nothing, (outcome, words), InForce::default()));
             }
             Err(ChangeError::Refused(why)) => return Err(refused(&draft.name(), why)),
             Err(ChangeError::Store(error)) => return Err(error.into()),
         };
         let counts = changed.effect.counts;
         let (outcome, words) = match order.wait {
-            Some(wait) => self.registered_in_force(&mut asked, &changed, wait).await,
+            Some(wait) => self.registered_in_force(&mut asked, (&changed, &nodes), wait).await,
             None => (
                 ReloadOutcome::Requested,
                 "it is stored, and every instance gets it now".to_owned(),
             ),
         };
-        let elsewhere = match outcome {
-            ReloadOutcome::InSync => self.goes_elsewhere(&draft),
-            _ => String::new(),
-        };
+        let map = self.decision.borrow().map.clone();
+        let found = self.in_force_of(of(&nodes), &map, map.registered >= changed.number);
+        let elsewhere = in_words(&found);
         let message = format!("{}; {words}{elsewhere}", draft.words(&counts, false));
         Ok(match outcome {
             ReloadOutcome::Requested | ReloadOutcome::InSync | ReloadOutcome::Behind => {
-                draft.done(self, &asked, counts, Some(outcome), message)
+                draft.done(self, &asked, counts, (Some(outcome), message), found)
             }
             _ => {
                 let report = self.reload_report(&asked, outcome, message);
@@ -111,7 +113,7 @@ impl Api {
     async fn registered_in_force(
         &self,
         asked: &mut Asked,
-        changed: &Changed,
+        (changed, nodes): (&Changed, &[Wanted]),
         wait: Duration,
     ) -> (ReloadOutcome, String) {
         let deadline = asked.start + wait;
@@ -121,11 +123,15 @@ impl Api {
             return (ReloadOutcome::Behind, words);
         };
         asked.generation = Some(decision.generation);
-        let behind = match decision.map.active {
-            true => self.map_behind(decision.generation, deadline).await,
+        let map = &decision.map;
+        // What is kept elsewhere as a whole comes to no instance, however long it is waited for.
+        let found = self.in_force_of(of(nodes), map, true);
+        let in_vain = found.count > 0 && found.count == nodes.len();
+        let until = if in_vain { Instant::now() } else { deadline };
+        let behind = match map.active {
+            true => self.map_behind(decision.generation, until).await,
             false => Vec::new(),
         };
-        let map = &decision.map;
         let waits = map.file.as_ref().is_none_or(|file| file.error.is_none())
             && map.read_only.is_none()
             && !map.active;
@@ -138,6 +144,9 @@ impl Api {
                 let words =
                     format!("it is stored, and comes into force with the answer of: {waiting}");
                 (ReloadOutcome::Behind, words)
+            }
+            _ if in_vain && !behind.is_empty() && map.active => {
+                (ReloadOutcome::Requested, "it is stored".to_owned())
             }
             _ => self.arrival(&decision, &behind, asked.before, wait),
         }
@@ -159,18 +168,35 @@ impl Api {
             !is_ordered && revision.entries.get(node) != said
         })
     }
+}
 
-    /// Where a node goes all the same, if it does.
-    fn goes_elsewhere(&self, draft: &Draft) -> String {
-        let Draft::Node { node, master, .. } = draft else { return String::new() };
-        let decision = self.decision.borrow();
-        let in_force = decision.map.in_force.as_ref();
-        let goes = in_force.and_then(|revision| revision.entries.get(node));
-        if goes == master.as_deref() {
-            return String::new();
+/// A node, and its master; none where it is registered no more.
+type Wanted = (String, Option<String>);
+
+/// Where a change leads nodes.
+fn wanted(change: &RegistrationChange) -> Vec<Wanted> {
+    match change {
+        RegistrationChange::Register(nodes) => {
+            nodes.iter().map(|new| (new.node.clone(), Some(new.master.clone()))).collect()
         }
-        let goes = goes.unwrap_or("no master");
-        format!("; it goes to {goes} all the same: `mapsmith explain {node}` says why")
+        RegistrationChange::Unregister { node, .. } => vec![(node.clone(), None)],
+        RegistrationChange::Expire { .. } => Vec::new(),
+    }
+}
+
+fn of(nodes: &[Wanted]) -> impl Iterator<Item = (&str, Option<&str>)> {
+    nodes.iter().map(|(node, master)| (node.as_str(), master.as_deref()))
+}
+
+/// Where nodes go all the same, and why.
+fn in_words(found: &InForce) -> String {
+    let Some(NodeElsewhere { node, master, why }) = found.elsewhere.first() else {
+        return String::new();
+    };
+    let goes = master.as_deref().unwrap_or("no master");
+    match found.count {
+        1 => format!("; {node} goes to {goes} all the same: {why}"),
+        count => format!("; {count} nodes go elsewhere, {node} to {goes}: {why}"),
     }
 }
 
@@ -268,8 +294,8 @@ impl Draft {
         api: &Api,
         asked: &Asked,
         counts: RegistrationCounts,
-        outcome: Option<ReloadOutcome>,
-        message: String,
+        (outcome, message): (Option<ReloadOutcome>, String),
+        InForce { in_force, count, elsewhere }: InForce,
     ) -> RegistrationAnswer {
         let (node, master, until) = match self {
             Self::Node { node, master, until } => (Some(node), master, until),
@@ -282,6 +308,9 @@ impl Draft {
             until,
             counts,
             stored: outcome.is_some(),
+            in_force: in_force.filter(|_| outcome.is_some()),
+            elsewhere_count: count,
+            elsewhere,
             outcome,
             message,
             revision: decision.map.in_force.as_ref().map(|revision| revision.number),

@@ -14,14 +14,19 @@ use tokio::sync::oneshot;
 
 use super::convergence::Asked;
 use super::types::{
-    HoldReport, HoldsReport, MasterShare, RejectReport, ReloadOutcome, ReloadReport, RollbackReport,
+    HoldReport, HoldsReport, MasterShare, RejectReport, ReloadOutcome, ReloadReport,
+    RollbackReport, UnrejectReport,
 };
 use super::{Api, Error};
 use crate::engine::map::HoldDecision;
 use crate::engine::{
     HoldOrderError, MapPreview, Order, RejectOrder, ResumeOrder, RollbackOrder, RolledBack,
+    UnrejectOrder,
 };
 use crate::store::AuditTicket;
+
+/// What the event of a rejection that was taken back says.
+const TAKEN_BACK: &str = "taken_back";
 
 impl Api {
     /// What holds the sources back, and what was rejected.
@@ -181,6 +186,31 @@ impl Api {
         Ok(RejectReport { held: rejected, dry_run: false })
     }
 
+    /// Takes a rejection back: what the sources say is judged again, and held where it was. With
+    /// `dry_run` nothing is changed.
+    ///
+    /// # Errors
+    /// It is not what is rejected, a hold lasts, a canary is on its way, or the store did not take
+    /// it.
+    pub async fn unreject(
+        &self,
+        id: String,
+        dry_run: bool,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<UnrejectReport, Error> {
+        let (answer, result) = oneshot::channel();
+        let asked = (!dry_run).then(|| Arc::clone(&ticket));
+        let order = UnrejectOrder { id, ticket: asked, answer };
+        let (rejected, held) = self.order(Order::Unreject(order), result).await?;
+        if !dry_run {
+            let text = "the rejection of a held change of map was taken back".to_owned();
+            let now = Timestamp::now();
+            let happening = Happening::new(now, EventKind::Rejected, HeldChange::MAP, text);
+            self.happened(happening.in_state(TAKEN_BACK), &ticket).await;
+        }
+        Ok(UnrejectReport { rejected, held, dry_run })
+    }
+
     /// Whether what is held may be rejected.
     pub(super) fn check_rejection_of(&self, id: &str) -> Result<(), Error> {
         let held = self.held().into_iter().find(|held| held.id == id);
@@ -279,11 +309,12 @@ fn shares(before: &EntryMap, after: &EntryMap) -> Vec<MasterShare> {
 pub(super) fn hold_report(decision: HoldDecision) -> Option<HoldReport> {
     let HoldDecision { state, waiting, error } = decision;
     let hold = state.hold?;
-    let text = text(&hold);
+    let text = hold_text(&hold);
     Some(HoldReport { hold, waiting, error, text })
 }
 
-fn text(hold: &Hold) -> String {
+/// What becomes of what the sources say, in a sentence.
+pub(super) fn hold_text(hold: &Hold) -> String {
     let answer = "what the sources say";
     match (hold.ended.map(|end| end.why), hold.until) {
         (Some(why), _) => {

@@ -10,7 +10,9 @@ use super::output::{Colour, ago, paint};
 use super::remote::Connection;
 use super::status::{held_text, time, to_text};
 use super::{FAILED, OutputFormat, SUCCESS, print};
-use crate::api::types::{ExplainInstance, ExplainReport, ExplainSource, HoldReport};
+use crate::api::types::{
+    ExplainInstance, ExplainRegistration, ExplainReport, ExplainSource, HoldReport, NodeElsewhere,
+};
 
 pub(super) async fn explain(
     connection: Connection,
@@ -89,11 +91,16 @@ fn history_text(report: &ExplainReport) -> String {
 /// What an operator ordered, and what keeps the node from where it should go.
 fn override_text(report: &ExplainReport) -> String {
     let mut text = String::new();
-    if let Some(Registration { master, since, until, note, .. }) = &report.registration {
+    if let Some(ExplainRegistration { registration, elsewhere, .. }) = &report.registration {
+        let Registration { master, since, until, note, .. } = registration;
         let until = until
             .map_or("until it is unregistered".to_owned(), |until| format!("until {until:.0}"));
         let order = order_text(*since, note);
         let _ = writeln!(text, "  registered with {master} {order}, {until}");
+        if let Some(NodeElsewhere { why, .. }) = elsewhere {
+            let _ =
+                writeln!(text, "    {}", paint(Colour::Yellow, &format!("not in force: {why}")));
+        }
     }
     if let Some(pin) = &report.pin {
         let until = pin

@@ -142,6 +142,7 @@ fn tell(answer: Answer<RegistrationReport>, format: OutputFormat) -> anyhow::Res
 
 fn text(report: &RegistrationReport) -> String {
     let colour = match report.outcome {
+        _ if report.in_force == Some(false) => Colour::Yellow,
         Some(ReloadOutcome::InSync) => Colour::Green,
         Some(ReloadOutcome::Requested) | None => Colour::Yellow,
         Some(_) => Colour::Red,

@@ -1,4 +1,4 @@
-//! `mapsmith rollback`, `resume` and `reject`.
+//! `mapsmith rollback`, `resume`, `reject` and `unreject`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use super::overrides::{Order, Trial, length};
 use super::reload::{exit_code, query_of};
 use super::remote::{Answer, Connection, NOTHING};
 use super::rollout::{Canary, open_text};
+use super::status::held_text;
 use super::{OutputFormat, SUCCESS, print};
 use crate::api::types::{
     MasterShare, RejectReport, ReloadOutcome, RollbackReport, RollbackRequest, StatusReport,
-    VerdictRequest,
+    UnrejectReport, VerdictRequest,
 };
 
 #[derive(Subcommand)]
@@ -51,6 +52,19 @@ pub(super) enum HoldVerb {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Take a rejection back: what the sources say is a held change again, which can be approved
+    Unreject {
+        /// The id that status shows
+        id: String,
+        /// Show what would be taken back; changes nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Why: the audit has it
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
 }
 
 /// How a rollback is meant.
@@ -80,7 +94,7 @@ impl HoldVerb {
     pub(super) fn connection(&mut self) -> &mut Connection {
         match self {
             Self::Rollback { order, .. } | Self::Resume { order, .. } => &mut order.connection,
-            Self::Reject { connection, .. } => connection,
+            Self::Reject { connection, .. } | Self::Unreject { connection, .. } => connection,
         }
     }
 
@@ -98,6 +112,9 @@ impl HoldVerb {
             }
             Self::Reject { id: Some(id), dry_run, reason, connection } => {
                 reject(connection, &id, dry_run, reason, format).await
+            }
+            Self::Unreject { id, dry_run, reason, connection } => {
+                unreject(connection, &id, dry_run, reason, format).await
             }
         }
     }
@@ -159,6 +176,32 @@ async fn reject(
                 the same",
             held.counts, held.reason
         ),
+    })?;
+    Ok(SUCCESS)
+}
+
+async fn unreject(
+    connection: Connection,
+    id: &str,
+    dry_run: bool,
+    reason: Option<String>,
+    format: OutputFormat,
+) -> anyhow::Result<u8> {
+    let query = dry_run.then_some(("dry_run", "true"));
+    let query = query.into_iter().chain(reason.as_deref().map(|reason| ("reason", reason)));
+    let path = ["v1", "held", id, "reject"];
+    let asked = connection.ask(Method::DELETE, &path, query, NOTHING, Duration::ZERO);
+    let report: UnrejectReport = asked.await?.good()?;
+    print(format, &report, |UnrejectReport { rejected, held, dry_run }| {
+        let what = rejected.change.as_ref();
+        let what = what.map_or_else(|| rejected.answer.clone(), |it| it.counts.to_string());
+        match (dry_run, held) {
+            (true, _) => format!("would be rejected no more: {what}; nothing is changed"),
+            (false, Some(held)) => {
+                format!("rejected no more: {what}\n{}", held_text(held)).trim_end().to_owned()
+            }
+            (false, None) => format!("rejected no more: {what}; nothing is held"),
+        }
     })?;
     Ok(SUCCESS)
 }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use mapsmith_core::desired::gate::{ApprovalError, Hold};
-use mapsmith_core::desired::hold::{HoldError, Rollback};
+use mapsmith_core::desired::hold::{HoldError, Rejected, Rollback};
 use mapsmith_core::desired::rollout::{CanaryInstances, ChoiceError, Rollout, RolloutError, Terms};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::BackendStatus;
@@ -78,6 +78,7 @@ pub enum Order {
     RollBack(RollbackOrder),
     Resume(ResumeOrder),
     Reject(RejectOrder),
+    Unreject(UnrejectOrder),
     Rollout(RolloutOrder),
     TryMap(MapTrial),
     TryVerdict(VerdictTrial),
@@ -166,6 +167,20 @@ pub struct RejectOrder {
     /// Gets the rejected change, or why it is not done.
     pub answer: oneshot::Sender<Result<HeldChange, HoldOrderError>>,
 }
+
+/// Takes a rejection back.
+#[derive(Debug)]
+pub struct UnrejectOrder {
+    /// The rejected change's id.
+    pub id: String,
+    /// None where nothing is to be changed.
+    pub ticket: Option<Arc<AuditTicket>>,
+    /// Gets what was rejected and what is held of the map since, or why it is not done.
+    pub answer: oneshot::Sender<Result<Unrejected, HoldOrderError>>,
+}
+
+/// What was rejected, and what is held of the map since.
+pub type Unrejected = (Rejected, Option<HeldChange>);
 
 /// Has a rollout go everywhere, or what was before it.
 #[derive(Debug)]

@@ -150,7 +150,7 @@ impl HttpError {
                 | api::Error::NoMaster(_)
                 | api::Error::NoObject(_)
                 | api::Error::UnknownServer(_)
-                | api::Error::Hold(HoldError::NoHold)
+                | api::Error::Hold(HoldError::NoHold | HoldError::NotRejected(_))
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
             ) => Kind::NOT_FOUND,
             Self::Api(api::Error::NotKept { .. } | api::Error::EventsGone { .. }) => Kind::GONE,

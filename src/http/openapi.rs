@@ -99,6 +99,7 @@ use crate::api::types::{OverrideKind, Problem};
         rollback::reject,
         rollback::resume,
         rollback::roll_back,
+        rollback::unreject,
         rollout::abort,
         rollout::promote,
         rollout::rollout,

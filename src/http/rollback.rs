@@ -17,7 +17,7 @@ use super::overrides::{ChangeAnswer, told};
 use super::request::{Author, DryRunQuery, Id, NoQuery, Number, Parameters, VerdictQuery};
 use crate::api::types::{
     ApproveHeldRequest, ApproveReport, HoldsReport, RejectReport, ReloadOutcome, ReloadReport,
-    RollbackReport, RollbackRequest, VerdictRequest,
+    RollbackReport, RollbackRequest, UnrejectReport, VerdictRequest,
 };
 use crate::api::{Api, canary, requests};
 use crate::store::AuditTicket;
@@ -205,4 +205,26 @@ pub(super) async fn reject(
         return Ok(Json(api.try_rejection(&id).await?));
     }
     Ok(Json(api.reject(id, note, ticket).await?))
+}
+
+/// Takes a rejection back: what the sources say is judged again, and held where it was.
+#[utoipa::path(
+    delete,
+    path = "/v1/held/{id}/reject",
+    operation_id = "unreject_held",
+    params(VerdictQuery),
+    responses(
+        (status = 200, body = UnrejectReport),
+        (status = 404, description = "it is not what is rejected"),
+        (status = 409, description = "a rollback holds the sources back, or a canary is on its way"),
+        (status = 500),
+    )
+)]
+pub(super) async fn unreject(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    Id(id): Id,
+    Parameters(query): Parameters<VerdictQuery>,
+) -> Result<Json<UnrejectReport>, HttpError> {
+    Ok(Json(api.unreject(id, query.dry_run, ticket).await?))
 }

@@ -143,6 +143,7 @@ pub static ROUTES: &[Route] = &[
     Route::new(POST, "/v1/held/approve", OPERATOR, || post(handlers::approve)),
     Route::new(POST, "/v1/held/{id}/approve", OPERATOR, || post(rollback::approve)),
     Route::new(POST, "/v1/held/{id}/reject", OPERATOR, || post(rollback::reject)),
+    Route::new(DELETE, "/v1/held/{id}/reject", OPERATOR, || delete(rollback::unreject)),
     Route::new(GET, "/v1/rollouts", VIEWER, || get(rollout::rollouts)),
     Route::new(GET, "/v1/rollouts/{id}", VIEWER, || get(rollout::rollout)),
     Route::new(POST, "/v1/rollouts/{id}/promote", OPERATOR, || post(rollout::promote))

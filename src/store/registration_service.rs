@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::access::Identity;
 use mapsmith_core::status::{PollKind, PollReport};
 use mapsmith_core::{
-    EntryMap, Registration, RegistrationChange, RegistrationEffect, Snapshot, SourceState,
+    EntryMap, Note, Registration, RegistrationChange, RegistrationEffect, Snapshot, SourceState,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -25,6 +26,9 @@ const TOGETHER: usize = 1024;
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two tries to end what is over.
 const EXPIRE_RETRY: Duration = Duration::from_secs(5);
+
+/// Why the clock ends registrations.
+const OVER: &str = "their time was over";
 
 /// What came of a change.
 #[derive(Debug, Clone)]
@@ -174,10 +178,13 @@ impl RegistrationKeeper {
     async fn make(&mut self, jobs: Vec<Job>) {
         let (works, answers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| (job.work, job.answer)).unzip();
+        let notes: Vec<_> = works.iter().map(note_of).collect();
         let results: Vec<_> = match self.store.change_registrations(works).await {
             Ok(done) => {
                 self.next_end = done.next_end;
-                let number = self.publish(done.effects.iter().flatten());
+                let made = done.effects.iter().zip(notes);
+                let made = made.filter_map(|(made, note)| Some((made.as_ref().ok()?, note)));
+                let number = self.publish(made);
                 let changed = |effect| Changed { effect, number };
                 let results = done.effects.into_iter();
                 results.map(|made| made.map(changed).map_err(ChangeError::Refused)).collect()
@@ -204,7 +211,10 @@ impl RegistrationKeeper {
                     let first = effect.masters.keys().next();
                     tracing::info!(nodes, first, "the time of registrations is over");
                 }
-                self.publish(done.effects.iter().flatten());
+                let by = Some(Identity::clock().name);
+                let note = Note { by, reason: Some(OVER.to_owned()) };
+                let made = done.effects.iter().flatten();
+                self.publish(made.map(|effect| (effect, note.clone())));
             }
             Err(error) => {
                 self.retry = Some(Instant::now() + EXPIRE_RETRY);
@@ -213,10 +223,14 @@ impl RegistrationKeeper {
         }
     }
 
-    /// Tells the engine, where any node has another master. The number of the latest change.
-    fn publish<'a>(&self, effects: impl Iterator<Item = &'a RegistrationEffect>) -> u64 {
-        let mut all = RegistrationEffect::default();
-        for effect in effects {
+    /// Tells the engine, where any node has another master, with who wanted that and why. The
+    /// number of the latest change.
+    fn publish<'a>(&self, made: impl Iterator<Item = (&'a RegistrationEffect, Note)>) -> u64 {
+        let (mut all, mut notes) = (RegistrationEffect::default(), Vec::new());
+        for (effect, note) in made {
+            if !effect.masters.is_empty() {
+                notes.push(note);
+            }
             // Of a node that is changed twice the later one counts.
             all.masters.extend(effect.masters.clone());
         }
@@ -228,6 +242,7 @@ impl RegistrationKeeper {
                 return false;
             }
             state.registered = Some(number);
+            notes.drain(..).for_each(|note| state.authors.push(number, note));
             let before = state.snapshot.as_ref().map(|snapshot| Arc::clone(&snapshot.entries));
             let entries = all.apply(&before.unwrap_or_default(), self.keep_times);
             *state = with_entries(state.clone(), Arc::new(entries), Timestamp::now());
@@ -235,6 +250,19 @@ impl RegistrationKeeper {
         });
         number
     }
+}
+
+/// Who wants a change, and why.
+fn note_of((change, ticket): &RegistrationJob) -> Note {
+    let of_nodes = match change {
+        RegistrationChange::Register(nodes) => nodes.first().map(|new| new.note.clone()),
+        RegistrationChange::Unregister { .. } | RegistrationChange::Expire { .. } => None,
+    };
+    let Note { by, reason } = of_nodes.unwrap_or_default();
+    let asked = ticket.as_ref().map(|ticket| ticket.request());
+    let (actor, asked_for) =
+        asked.map_or((None, None), |asked| (Some(asked.actor.name), asked.reason));
+    Note { by: actor.or(by), reason: asked_for.or(reason) }
 }
 
 fn with_entries(mut state: SourceState, entries: Arc<EntryMap>, at: Timestamp) -> SourceState {
@@ -246,8 +274,6 @@ fn with_entries(mut state: SourceState, entries: Arc<EntryMap>, at: Timestamp) -
 
 #[cfg(test)]
 mod tests {
-    use mapsmith_core::Note;
-
     use super::*;
 
     fn register(node: &str, master: &str, until: Option<Timestamp>) -> RegistrationChange {
@@ -282,6 +308,9 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
         assert_eq!(ended.unwrap().unwrap().status.entries, Some(1));
         assert!(service.registration("n2").await.unwrap().is_none());
+        let authors = service.subscribe().borrow().authors.clone();
+        let ended = Note { by: Some("clock".to_owned()), reason: Some(OVER.to_owned()) };
+        assert_eq!(authors.since(2), ended);
 
         stop.cancel();
         task.await.unwrap();

@@ -143,13 +143,93 @@ fn a_registered_node_is_routed_at_once_whatever_the_registry_says_and_after_a_cr
         holds(&scene);
 
         let end = |path: &str| scene.ask("DELETE", path, "");
-        assert_eq!(end("/v1/nodes/NEW?wait=60s"), (204, Value::Null));
+        let latest =
+            |scene: &Scene| scene.mapsmith.get("/v1/revisions?limit=1").1["items"][0].clone();
+        assert_eq!(end("/v1/nodes/NEW?wait=60s&reason=rack%207%20is%20gone"), (204, Value::Null));
+        let kept = latest(&scene);
+        assert_eq!(
+            (&kept["by"], &kept["reason"], &kept["sources"]),
+            (&json!("local"), &json!("rack 7 is gone"), &json!(["registered"])),
+            "{kept:#}"
+        );
+        let history = good(&scene.mapsmith.cli(&["history", "--limit", "9"]));
+        assert!(history.contains("local (rack 7 is gone)"), "{history}");
+        assert!(history.contains("local (rack 7)"), "{history}");
         assert_eq!(end("/v1/nodes/n000?wait=60s").0, 204);
         let (status, problem) = end("/v1/nodes/new");
         assert!(status == 404 && detail(&problem).contains("missing=ok"), "{problem}");
         assert_eq!(end("/v1/nodes/new?missing=ok").0, 204);
         assert_eq!(memory(&scene.gateway), nodes(300, "m1"), "{}", scene.mapsmith.log());
         assert_eq!(reload(&scene.mapsmith)["outcome"], "in_sync");
+    }
+}
+
+#[test]
+fn what_keeps_a_registered_node_elsewhere_is_told_at_once_and_in_words() {
+    let first = Registry::start(&[("above", "m1")]);
+    let above = source_settings("above", &first.url()) + "priority = 99\n";
+    let mut scene = Scene::start(newest(), &nodes(3, "m1"), &above);
+    let fine = scene.register("free", json!({"master": "m2"}), 201);
+    assert_eq!((&fine["in_force"], &fine["elsewhere"]), (&json!(true), &Value::Null), "{fine:#}");
+    let order = |method: &str, path: &str, body: &str| {
+        let (status, report) = scene.ask(method, &format!("/v1/{path}?wait=60s&force=true"), body);
+        assert_eq!(status, 200, "{report:#}");
+    };
+    order("PUT", "overrides/n000", "{\"master\": \"m1\", \"reason\": \"site 7\"}");
+    order("PUT", "overrides/n001", "{\"absent\": true}");
+
+    let expected = [
+        ("above", "m2", Some("m1"), "source above names m1, and counts more"),
+        ("n000", "m2", Some("m1"), "it is pinned to m1 by local (site 7)"),
+        ("n001", "m2", None, "it is blocked by local: it is in no map"),
+    ];
+    let check = |report: &Value, (node, _, goes, why): (&str, &str, Option<&str>, &str)| {
+        let elsewhere = json!([{"node": node, "master": goes, "why": why}]);
+        assert_eq!(
+            (&report["in_force"], &report["elsewhere"], &report["elsewhere_count"]),
+            (&json!(false), &elsewhere, &json!(1)),
+            "{report:#}"
+        );
+        let message = report["message"].as_str().unwrap_or_default();
+        let goes = goes.unwrap_or("no master");
+        let said = format!("; {node} goes to {goes} all the same: {why}");
+        assert!(message.ends_with(&said), "{message}");
+    };
+    for case in &expected {
+        let path = format!("/v1/nodes/{}?wait=60s&force=true", case.0);
+        let (status, report) = scene.ask("PUT", &path, &json!({"master": case.1}).to_string());
+        assert!(status == 200 || status == 201, "{report:#}");
+        check(&report, *case);
+        let explained = scene.mapsmith.get(&format!("/v1/nodes/{}", case.0)).1;
+        let registration = &explained["registration"];
+        assert_eq!(
+            (&registration["in_force"], &registration["elsewhere"]["why"]),
+            (&json!(false), &json!(case.3)),
+            "{explained:#}"
+        );
+        let text = printed(&scene.mapsmith.cli(&["explain", case.0])).1;
+        assert!(text.contains(&format!("not in force: {}", case.3)), "{text}");
+    }
+    let body = json!([{"node": "n000", "master": "m2"}, {"node": "n002", "master": "m2"}]);
+    let (status, many) = scene.ask("POST", "/v1/nodes?wait=60s&force=true", &body.to_string());
+    assert_eq!(
+        (status, &many["in_force"], &many["elsewhere_count"]),
+        (200, &json!(false), &json!(1))
+    );
+
+    // What comes to no instance is not waited for, though one can't be reached.
+    scene.gateway.kill();
+    let unreachable = |mapsmith: &Mapsmith| {
+        let status = mapsmith.get("/v1/status").1;
+        (status["instances"][0]["state"] == "unreachable").then_some(())
+    };
+    scene.mapsmith.wait_for("the instance is missed", BOUND, unreachable);
+    for query in ["?wait=10m&force=true", "?force=true"] {
+        let (node, master) = (expected[0].0, "m3");
+        let path = format!("/v1/nodes/{node}{query}");
+        let (status, report) = scene.ask("PUT", &path, &json!({"master": master}).to_string());
+        assert_eq!((status, &report["outcome"]), (200, &json!("requested")), "{report:#}");
+        check(&report, expected[0]);
     }
 }
 

@@ -40,7 +40,9 @@ pub use overrides::{
     BlockedNode, DrainedMaster, EndedKind, EndedOverride, Note, OverrideChange, Overrides, Pin,
     ServerOverride,
 };
-pub use registrations::{Registration, RegistrationChange, RegistrationCounts, RegistrationEffect};
+pub use registrations::{
+    Registration, RegistrationAuthors, RegistrationChange, RegistrationCounts, RegistrationEffect,
+};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;

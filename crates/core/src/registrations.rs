@@ -1,16 +1,23 @@
 //! Nodes that are registered with Mapsmith itself, by an operator or by the master that they belong
 //! to: a source of the node map whose rows are kept in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::overrides::LONGEST_REASON;
 use crate::{EntryMap, Note};
 
 /// The most nodes that are registered together, all of them or none.
 pub const MOST_AT_ONCE: usize = 10_000;
+
+/// How many changes are remembered with who made them.
+const REMEMBERED: usize = 1000;
+/// How many of those who made changes are named, and how many reasons.
+const NAMED: usize = 3;
 
 /// A node that is registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -108,6 +115,49 @@ impl RegistrationEffect {
     }
 }
 
+/// Who has changed what is registered lately, and why. Changes have numbers, and those that come
+/// one after another from the same hand are remembered as one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistrationAuthors(Arc<VecDeque<(u64, Note)>>);
+
+impl RegistrationAuthors {
+    /// With who made the change of this number, which is at least that of the last one.
+    pub fn push(&mut self, number: u64, note: Note) {
+        let latest = Arc::make_mut(&mut self.0);
+        match latest.back_mut().filter(|(_, last)| *last == note) {
+            Some((last, _)) => *last = number,
+            None => latest.push_back((number, note)),
+        }
+        if latest.len() > REMEMBERED {
+            latest.pop_front();
+        }
+    }
+
+    /// Who made the changes after this number, and why: the first few, and how many more.
+    pub fn since(&self, number: u64) -> Note {
+        let new = || self.0.iter().filter(|(made, _)| *made > number).map(|(_, note)| note);
+        let by = few(new().filter_map(|note| note.by.as_deref()), ", ");
+        let reason = few(new().filter_map(|note| note.reason.as_deref()), "; ");
+        Note { by, reason: reason.map(|reason| reason.chars().take(LONGEST_REASON).collect()) }
+    }
+}
+
+/// The first few of these, each once, and how many more there are.
+fn few<'t>(texts: impl Iterator<Item = &'t str>, between: &str) -> Option<String> {
+    let mut distinct = Vec::new();
+    for text in texts {
+        if !distinct.contains(&text) {
+            distinct.push(text);
+        }
+    }
+    let named = distinct.iter().take(NAMED).copied().collect::<Vec<_>>().join(between);
+    match distinct.len() {
+        0 => None,
+        1..=NAMED => Some(named),
+        count => Some(format!("{named} and {} more", count - NAMED)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +166,32 @@ mod tests {
         let (node, master) = (node.to_owned(), master.to_owned());
         let since = Timestamp::UNIX_EPOCH;
         Registration { node, master, since, until: None, note: Note::default() }
+    }
+
+    #[test]
+    fn who_made_changes_since_another_is_told_in_brief_however_many_there_were() {
+        let note = |by: &str, reason: Option<&str>| Note {
+            by: Some(by.to_owned()),
+            reason: reason.map(str::to_owned),
+        };
+        let mut authors = RegistrationAuthors::default();
+        assert_eq!(authors.since(0), Note::default());
+        authors.push(1, note("m1", None));
+        for number in 2..9 {
+            authors.push(number, note("anna", Some("rack 7")));
+        }
+        assert_eq!(authors.0.len(), 2, "one hand is remembered once");
+        assert_eq!(authors.since(0), note("m1, anna", Some("rack 7")));
+        assert_eq!(authors.since(1), note("anna", Some("rack 7")));
+        assert_eq!(authors.since(8), Note::default());
+        for number in 9..9 + 2 * REMEMBERED as u64 {
+            authors.push(number, note(&format!("m{}", number % 7), Some(&"x".repeat(400))));
+        }
+        assert_eq!(authors.0.len(), REMEMBERED);
+        let told = authors.since(8);
+        let by = told.by.unwrap();
+        assert!(by.ends_with(" and 4 more") && by.matches(',').count() == 2, "{by}");
+        assert!(told.reason.unwrap().len() <= LONGEST_REASON);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::names::{self, Invalid};
 use crate::node_map::EntryMap;
+use crate::registrations::RegistrationAuthors;
 use crate::status::SourceStatus;
 
 /// What a source can say: the entries of the node map, or a list of servers.
@@ -45,6 +46,8 @@ pub struct SourceState<C = EntryMap> {
     /// The number of the latest change, where it is what is registered with Mapsmith itself: nobody
     /// is asked then, and it answers at every moment.
     pub registered: Option<u64>,
+    /// Who made the latest of those changes.
+    pub authors: RegistrationAuthors,
 }
 
 impl<C> SourceState<C> {
@@ -61,7 +64,8 @@ impl<C> SourceState<C> {
             watch: None,
             last_poll: None,
         };
-        Self { snapshot: None, status, answered: 0, registered: None }
+        let authors = RegistrationAuthors::default();
+        Self { snapshot: None, status, answered: 0, registered: None, authors }
     }
 
     /// As it stands at a time: what is registered here is known at each.

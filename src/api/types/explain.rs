@@ -8,7 +8,7 @@ use mapsmith_core::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{GoneNodeReport, HoldReport};
+use super::{GoneNodeReport, HoldReport, NodeElsewhere};
 
 /// `GET /v1/nodes/{node}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -23,7 +23,7 @@ pub struct ExplainReport {
     pub last_change: Option<ExplainChange>,
     /// How the node is registered with Mapsmith itself, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registration: Option<Registration>,
+    pub registration: Option<ExplainRegistration>,
     /// The node's pin: it counts more than the sources.
     pub pin: Option<Pin>,
     /// Since when an operator keeps the node out of the map, whatever the sources say.
@@ -59,6 +59,18 @@ pub struct ExplainReport {
     /// What a rollback leaves, if any: nothing that the sources say is applied by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldReport>,
+}
+
+/// How a node is registered with Mapsmith itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExplainRegistration {
+    #[serde(flatten)]
+    pub registration: Registration,
+    /// Whether the map in force has it so.
+    pub in_force: bool,
+    /// Where the node goes all the same, and why; none where the registration is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<NodeElsewhere>,
 }
 
 /// The latest change of a node.

@@ -39,7 +39,10 @@ pub use declared::{
     ObjectState, ObjectStatus, ObjectsReport, RulesBody, SettingsObjects,
 };
 pub use events::ActivityReport;
-pub use explain::{ExplainCanary, ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
+pub use explain::{
+    ExplainCanary, ExplainChange, ExplainInstance, ExplainRegistration, ExplainReport,
+    ExplainSource,
+};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
 pub use history::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
@@ -60,13 +63,13 @@ pub use overrides::{
 pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
-pub use registrations::{RegisterNode, RegisterRequest, RegistrationReport};
+pub use registrations::{NodeElsewhere, RegisterNode, RegisterRequest, RegistrationReport};
 pub use reload::{
     DryRunReport, ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource,
 };
 pub use rollout::{
     ApproveHeldRequest, ApproveReport, CanaryRequest, RejectReport, RolloutChangeReport,
-    RolloutInstance, RolloutReport, RolloutRequest, RolloutsReport,
+    RolloutInstance, RolloutReport, RolloutRequest, RolloutsReport, UnrejectReport,
 };
 pub use servers::{
     BackendReport, BackendSummary, BackendsReport, ServerChangeReport, ServerInstance,

@@ -55,10 +55,35 @@ pub struct RegistrationReport {
     pub stored: bool,
     /// Whether it is in force; none after a dry run.
     pub outcome: Option<ReloadOutcome>,
+    /// Whether the map in force has what was asked for: of all the nodes, where there were many.
+    /// None after a dry run, and where it is not decided yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<bool>,
+    /// How many of the nodes go elsewhere all the same.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub elsewhere_count: usize,
+    /// The first of them: where each goes, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<NodeElsewhere>,
     /// One sentence for a person.
     pub message: String,
     /// The revision in force.
     pub revision: Option<u64>,
     /// All in all, in milliseconds.
     pub milliseconds: f64,
+}
+
+/// A node that does not go where it is registered to, or still goes where it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeElsewhere {
+    /// The node, as the map has it.
+    pub node: String,
+    /// Its master in the map in force; none where it has no route.
+    pub master: Option<String>,
+    /// What keeps it there.
+    pub why: String,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }

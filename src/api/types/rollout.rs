@@ -1,6 +1,7 @@
 //! Rollouts: a revision that goes to a few instances first.
 
 use mapsmith_core::HeldChange;
+use mapsmith_core::desired::hold::Rejected;
 use mapsmith_core::desired::rollout::{Rollout, Then};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::InstanceState;
@@ -58,6 +59,19 @@ pub struct ApproveReport {
 pub struct RejectReport {
     #[serde(flatten)]
     pub held: HeldChange,
+    /// It was only tried: nothing is changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// What taking a rejection back came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnrejectReport {
+    /// What was rejected until now.
+    pub rejected: Rejected,
+    /// What is held of the map since; none where the guard lets it through by now, and in a dry
+    /// run.
+    pub held: Option<HeldChange>,
     /// It was only tried: nothing is changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

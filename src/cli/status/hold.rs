@@ -15,7 +15,7 @@ use crate::cli::output::{Colour, ago, paint};
 pub(super) fn text(report: &StatusReport, now: Timestamp) -> String {
     let mut text = String::new();
     report.hold.iter().for_each(|hold| text.push_str(&hold_text(hold, now)));
-    if let Some(Rejected { at, note, .. }) = report.rejected_change.as_ref()
+    if let Some(rejected @ Rejected { at, note, change, .. }) = report.rejected_change.as_ref()
         && report.hold.as_ref().is_none_or(|hold| hold.hold.ended.is_some())
     {
         let note = format!(
@@ -24,6 +24,8 @@ pub(super) fn text(report: &StatusReport, now: Timestamp) -> String {
             who(note)
         );
         let _ = writeln!(text, "rejected   {}", paint(Colour::Yellow, &note));
+        let what = change.as_ref().map_or(String::new(), |it| format!("{}; ", it.counts));
+        let _ = writeln!(text, "  {what}`mapsmith unreject {}` takes that back", rejected.id());
     }
     text
 }

@@ -35,6 +35,7 @@ impl MapDecider {
         let accepted = match self.decision.in_force.clone() {
             Some(revision) if diff.is_empty() => {
                 self.confirm(&revision, &said).await;
+                self.take_registered(&said);
                 self.note_accepted(&said, round.now);
                 // One copy of two equal maps is enough.
                 if Arc::ptr_eq(&map, &said.map) { Arc::clone(before) } else { said.map }
@@ -141,11 +142,19 @@ impl MapDecider {
 
     /// What the sources said is what the revision in force was made of.
     fn take_inputs(&mut self, said: &Said, round: &Evaluation<'_>) {
+        self.take_registered(said);
         if said.order.is_some() {
             // What leads from here to the next one is what every source says then.
             self.inputs_of_revision.clear();
         } else if said.is_new {
             self.inputs_of_revision = round.sources.iter().map(entries_of).collect();
+        }
+    }
+
+    /// Whoever registered nodes until now led to what is in force, and to nothing that comes later.
+    fn take_registered(&mut self, said: &Said) {
+        if said.is_new || said.order.is_some() {
+            self.registered = self.decision.registered;
         }
     }
 

@@ -254,7 +254,7 @@ impl MapDecider {
             Some(order) => order.note().clone(),
             None if said.approved => self.approval.clone(),
             None if by_order => round.overrides.note().clone(),
-            None => Note::default(),
+            None => registered_by(round, causes, self.registered),
         };
         let record = RevisionRecord {
             number: revision.number,
@@ -306,6 +306,14 @@ impl MapDecider {
             self.decision.history = HistoryState { kept, error: history.error.clone() };
         }
     }
+}
+
+/// Who registered and unregistered nodes since the change of this number, and why, where that is
+/// one of the causes.
+fn registered_by(round: &Evaluation<'_>, causes: &[String], since: u64) -> Note {
+    let mut sources = round.sources.iter().filter(|source| source.registered.is_some());
+    let source = sources.find(|source| causes.contains(&source.status.name));
+    source.map(|source| source.authors.since(since)).unwrap_or_default()
 }
 
 /// What led to a revision, in one word.

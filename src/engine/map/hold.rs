@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::hold::{Course, HoldError, HoldState, Rollback};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
-use mapsmith_core::{EntryMap, HeldChange, Note, Revision};
+use mapsmith_core::{EntryMap, Note, Revision};
 use metrics::gauge;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -274,25 +274,6 @@ impl MapDecider {
         self.hold.pending = None;
         self.gate.settle();
         Ok(())
-    }
-
-    /// Takes a held change for rejected: it is not shown again while the sources say the same.
-    ///
-    /// # Errors
-    /// It is not the one that is held, or the store did not take it.
-    pub(in crate::engine) async fn reject(
-        &mut self,
-        id: &str,
-        note: Note,
-        ticket: Option<Arc<AuditTicket>>,
-    ) -> Result<HeldChange, HoldOrderError> {
-        self.hold.state.check_approval().map_err(HoldOrderError::Refused)?;
-        let held = self.gate.named(id).map_err(HoldOrderError::NotHeld)?.clone();
-        let answer = self.answer_id().ok_or(HoldOrderError::NotReady)?;
-        let state = self.hold.state.rejecting(answer, note, Timestamp::now());
-        self.hold.change(state.map_err(HoldOrderError::Refused)?, None, ticket).await?;
-        self.gate.settle();
-        Ok(held)
     }
 
     /// Why a rollback that was taken is not in force after a decision, if it is not.

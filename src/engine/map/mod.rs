@@ -187,6 +187,8 @@ pub struct MapDecider {
     /// The sources' maps as they were when the revision in force was made, to tell which of them
     /// led to the next one.
     inputs_of_revision: Vec<Option<Arc<EntryMap>>>,
+    /// The number of the latest change of what is registered that it was made with.
+    registered: u64,
     /// The overrides in the map in force.
     overrides: Arc<Overrides>,
     /// Whether the map in force is known to be what the sources said with these overrides: a start
@@ -304,6 +306,7 @@ impl MapDecider {
             gate: Gate::default(),
             let_through: None,
             inputs_of_revision: Vec::new(),
+            registered: 0,
             overrides,
             composed: false,
             goes_on: false,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use mapsmith_core::config::Config;
 use mapsmith_core::desired::Canary;
 use mapsmith_core::desired::config::DesiredConfig;
+use mapsmith_core::desired::hold::Rejected;
 use mapsmith_core::desired::rollout::Rollout;
 use mapsmith_core::{Desired, DesiredMap, HeldChange, Revision, SourceState};
 use tokio::sync::{oneshot, watch};
@@ -18,7 +19,7 @@ use super::map::MapDecider;
 use super::memory::Memory;
 use super::servers::ServerDecider;
 use super::servers::resolve::HostNames;
-use super::{Decision, HoldOrderError, Inputs, OwnError, RolledBack};
+use super::{Decision, HoldOrderError, Inputs, OwnError, RolledBack, Unrejected};
 use crate::heartbeat;
 
 mod orders;
@@ -66,6 +67,9 @@ type RollingOut = (Rollout, oneshot::Sender<Result<(Rollout, u64), HoldOrderErro
 /// Somebody who waits for the sources to be followed again.
 type Resumed = oneshot::Sender<Result<u64, HoldOrderError>>;
 
+/// What was rejected until now, and who waits to hear what is held since.
+type Unrejecting = (Rejected, oneshot::Sender<Result<Unrejected, HoldOrderError>>);
+
 /// Decides what every instance should hold: the map, the server lists, and when.
 pub struct Engine {
     map: MapDecider,
@@ -102,6 +106,8 @@ pub struct Engine {
     owned: Vec<Owned>,
     rolled_back: Vec<RollingBack>,
     resumed: Vec<Resumed>,
+    /// What was rejected, with who took that back.
+    unrejected: Vec<Unrejecting>,
     rolled_out: Vec<RollingOut>,
     /// Those whose approved change goes to a canary.
     in_canary: Vec<Approved>,
@@ -144,6 +150,7 @@ impl Engine {
             owned: Vec::new(),
             rolled_back: Vec::new(),
             resumed: Vec::new(),
+            unrejected: Vec::new(),
             rolled_out: Vec::new(),
             in_canary: Vec::new(),
             rollout_due: now,

@@ -10,7 +10,7 @@ use mapsmith_core::desired::rollout::choose;
 use super::Engine;
 use crate::engine::{
     Approval, HoldOrderError, MapPreview, MapTrial, Order, OwnOrder, RejectOrder, ResumeOrder,
-    RollbackOrder, RolledBack, RolloutOrder, TriedOrder, VerdictTrial,
+    RollbackOrder, RolledBack, RolloutOrder, TriedOrder, UnrejectOrder, VerdictTrial,
 };
 
 impl Engine {
@@ -21,6 +21,7 @@ impl Engine {
             Order::RollBack(order) => self.roll_back(order).await,
             Order::Resume(order) => self.resume(order).await,
             Order::Reject(order) => self.reject(order).await,
+            Order::Unreject(order) => self.unreject(order).await,
             Order::Rollout(order) => self.roll_out(order).await,
             Order::TryMap(trial) => self.try_map(trial),
             Order::TryVerdict(trial) => self.try_verdict(trial),
@@ -51,6 +52,10 @@ impl Engine {
         }
         for answer in self.resumed.drain(..) {
             let _ = answer.send(Ok(generation));
+        }
+        for (rejected, answer) in self.unrejected.drain(..) {
+            let held = self.map.decision().held.clone();
+            let _ = answer.send(Ok((rejected, held)));
         }
         for (held, answer) in self.in_canary.drain(..) {
             let _ = answer.send(Ok(held));
@@ -201,6 +206,20 @@ impl Engine {
             self.map_is_due = true;
         }
         let _ = answer.send(rejected);
+    }
+
+    async fn unreject(&mut self, UnrejectOrder { id, ticket, answer }: UnrejectOrder) {
+        let by = ticket.as_ref().map(|ticket| ticket.request().actor.name);
+        let is_dry = ticket.is_none();
+        match self.map.unreject(&id, ticket).await {
+            Ok(rejected) if is_dry => drop(answer.send(Ok((rejected, None)))),
+            Ok(rejected) => {
+                tracing::info!(id, by, "an operator took a rejection back");
+                self.map_is_due = true;
+                self.unrejected.push((rejected, answer));
+            }
+            Err(error) => drop(answer.send(Err(error))),
+        }
     }
 }
 

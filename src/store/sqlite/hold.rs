@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use mapsmith_core::desired::hold::{EndReason, Hold, HoldEnd, HoldState, Rejected};
+use mapsmith_core::desired::hold::{EndReason, Hold, HoldEnd, HoldState, Rejected, RejectedChange};
 use mapsmith_core::history::{Chain, Patch};
 use mapsmith_core::{EntryMap, Note, Revision};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -67,18 +67,26 @@ pub(super) fn read(connection: &Connection) -> Result<HoldState, StoreErrorKind>
             ended: ended.transpose()?,
         })
     });
-    let rejected = read_answer(connection, "SELECT answer, since, reason, author FROM rejected")?;
-    let aborted = read_answer(connection, "SELECT answer, since, reason, author FROM aborted")?;
+    let rejected =
+        read_answer(connection, "SELECT answer, since, reason, author, change FROM rejected")?;
+    const ABORTED: &str = "SELECT answer, since, reason, author, NULL FROM aborted";
+    let aborted = read_answer(connection, ABORTED)?;
     Ok(HoldState { hold: hold.transpose()?, rejected, aborted })
 }
 
 fn read_answer(connection: &Connection, query: &str) -> Result<Option<Rejected>, StoreErrorKind> {
     let answer = connection.query_row(query, [], |row| {
         let note = Note { reason: row.get(2)?, by: row.get(3)? };
-        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, note))
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, i64>(1)?,
+            note,
+            row.get::<_, Option<String>>(4)?,
+        ))
     });
-    let answer = answer.optional()?.map(|(answer, at, note)| {
-        Ok::<_, StoreErrorKind>(Rejected { answer, at: time(at)?, note })
+    let answer = answer.optional()?.map(|(answer, at, note, change)| {
+        let change = change.map(|change| history::parsed(&change)).transpose()?;
+        Ok::<_, StoreErrorKind>(Rejected { answer, at: time(at)?, note, change })
     });
     answer.transpose()
 }
@@ -111,15 +119,19 @@ fn write(
             ],
         )?;
     }
-    const REJECTED: &str =
-        "INSERT INTO rejected (id, answer, since, reason, author) VALUES (1, ?1, ?2, ?3, ?4)";
-    const ABORTED: &str =
-        "INSERT INTO aborted (id, answer, since, reason, author) VALUES (1, ?1, ?2, ?3, ?4)";
-    for (insert, answer) in [(REJECTED, &state.rejected), (ABORTED, &state.aborted)] {
-        if let Some(Rejected { answer, at, note }) = answer {
-            let values = params![answer, milliseconds(*at), note.reason, note.by];
-            transaction.execute(insert, values)?;
-        }
+    if let Some(Rejected { answer, at, note, change }) = &state.rejected {
+        let change = change.as_ref().map(history::json::<RejectedChange>).transpose()?;
+        transaction.execute(
+            "INSERT INTO rejected (id, answer, since, reason, author, change) VALUES (1, ?1, ?2, \
+                ?3, ?4, ?5)",
+            params![answer, milliseconds(*at), note.reason, note.by, change],
+        )?;
+    }
+    if let Some(Rejected { answer, at, note, .. }) = &state.aborted {
+        transaction.execute(
+            "INSERT INTO aborted (id, answer, since, reason, author) VALUES (1, ?1, ?2, ?3, ?4)",
+            params![answer, milliseconds(*at), note.reason, note.by],
+        )?;
     }
     rollout.map_or(Ok(()), |rollout| rollouts::write(&transaction, rollout))?;
     audit::commit(transaction, ticket, None)
@@ -129,8 +141,10 @@ fn write(
 mod tests {
     use std::time::Duration;
 
+    use mapsmith_core::HeldChange;
     use mapsmith_core::desired::rollout::{CanaryInstances, Plan, Rollout, Subject, Terms, Then};
     use mapsmith_core::history::Fingerprint;
+    use mapsmith_core::revision::ChangeCounts;
 
     use super::*;
     use crate::store::Ways;
@@ -149,8 +163,16 @@ mod tests {
             note: note.clone(),
             ended: None,
         };
-        let rejected = Rejected { answer: "00ff".to_owned(), at: at(1), note };
-        let aborted = Some(Rejected { answer: "11ee".to_owned(), ..rejected.clone() });
+        let change = RejectedChange {
+            id: "00ff".to_owned(),
+            of: HeldChange::MAP.to_owned(),
+            why: "too many".to_owned(),
+            counts: ChangeCounts { moved: 3, ..ChangeCounts::default() },
+        };
+        let rejected =
+            Rejected { answer: "00ff".to_owned(), at: at(1), note, change: Some(change) };
+        let answer = "11ee".to_owned();
+        let aborted = Some(Rejected { answer, change: None, ..rejected.clone() });
         let pending = HoldState { hold: Some(hold.clone()), rejected: Some(rejected), aborted };
         let end = HoldEnd { at: at(5), why: EndReason::OtherAnswer };
         let over = Hold { revision: Some(4), until: None, ended: Some(end), ..hold };

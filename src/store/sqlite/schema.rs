@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-pub(super) const MIGRATIONS: [&str; 22] = [
+pub(super) const MIGRATIONS: [&str; 23] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -131,6 +131,7 @@ pub(super) const MIGRATIONS: [&str; 22] = [
     INSERT INTO numbers (id, highest) SELECT 1, max(ifnull((SELECT max(number) FROM revisions), 0), \
     ifnull((SELECT max(json_extract(rollout, '$.revision')) FROM rollouts), 0));
 ",
+    "ALTER TABLE rejected ADD COLUMN change TEXT;",
 ];
 
 /// The schema of the file, which must be ours or empty.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 32] = [
+const VERBS: [&str; 33] = [
     "run",
     "check",
     "plan",
@@ -40,6 +40,7 @@ const VERBS: [&str; 32] = [
     "rollback",
     "resume",
     "reject",
+    "unreject",
     "rollout",
 ];
 

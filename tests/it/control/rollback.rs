@@ -16,6 +16,44 @@ impl Scene {
         self.mapsmith.ask("POST", &path, &[("If-Match", &tag)], &body.to_string())
     }
 
+    /// Who rejected what is shown everywhere; taken back it is held again, and rejected once more.
+    fn shows_and_takes_back_a_rejection(&self, id: &str) {
+        let rejected = self.get("/v1/hold")["rejected"].clone();
+        assert_eq!(
+            (&rejected["id"], &rejected["of"], &rejected["by"], &rejected["reason"]),
+            (&json!(id), &json!("map"), &json!("local"), &json!("no")),
+            "{rejected:#}"
+        );
+        assert_eq!(rejected["counts"], json!({"added": 1, "moved": 0, "removed": 0}));
+        assert!(rejected["at"].is_string(), "{rejected:#}");
+        let attention = self.get("/v1/attention");
+        let mut items = attention["items"].as_array().expect("items").iter();
+        let item = items.find(|item| item["kind"] == "rejected_change").expect("the rejection");
+        assert_eq!(item["severity"], "look", "{item:#}");
+        let (code, shown) = printed(&self.mapsmith.cli(&["status"]));
+        assert!(shown.contains(&format!("mapsmith unreject {id}")), "{code} {shown}");
+
+        let path = format!("/v1/held/{id}/reject");
+        self.refused("DELETE", "/v1/held/0/reject", "", 404);
+        let tried = self.mapsmith.ask("DELETE", &format!("{path}?dry_run=true"), &[], "");
+        let tried = value(&tried, 200);
+        assert_eq!((&tried["dry_run"], &tried["rejected"]["id"]), (&json!(true), &json!(id)));
+        assert_eq!(self.get("/v1/held"), json!([]), "it was only tried");
+        let (code, shown) = printed(&self.mapsmith.cli(&["unreject", id, "--reason", "a slip"]));
+        assert!(code == 0 && shown.starts_with("rejected no more: 1 added"), "{code} {shown}");
+        assert_eq!(self.get("/v1/held")[0]["id"], json!(id), "it is held again");
+        assert_eq!(self.get("/v1/hold")["rejected"], Value::Null);
+        let audit = self.get("/v1/audit?limit=1")["items"][0].clone();
+        assert_eq!(
+            (&audit["method"], &audit["route"], &audit["reason"]),
+            (&json!("DELETE"), &json!("/v1/held/{id}/reject"), &json!("a slip"))
+        );
+        let activity = self.get("/v1/activity?topics=rejected&limit=10");
+        assert!(activity.to_string().contains("taken_back"), "{activity:#}");
+        let (code, shown) = printed(&self.mapsmith.cli(&["reject", id, "--reason", "no"]));
+        assert!(code == 0, "{code} {shown}");
+    }
+
     fn says(&self, nodes: &[(String, String)]) {
         self.registry.knows(&borrowed(nodes));
         reload(&self.mapsmith);
@@ -136,6 +174,7 @@ fn a_hold_that_is_over_leaves_a_held_change_that_is_rejected_or_approved() {
     in_sync(&scene.mapsmith);
     reload(&scene.mapsmith);
     assert_eq!((scene.get("/v1/held"), memory(&scene.gateway)), (json!([]), nodes(3, "m1")));
+    scene.shows_and_takes_back_a_rejection(&id);
     let (_, shown) = printed(&scene.mapsmith.cli(&["history", "--limit", "1"]));
     assert!(shown.contains("ROLLBACK to revision 1 local (site 7)"), "{shown}");
 

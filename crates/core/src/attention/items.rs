@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::certificates::expiry;
 use super::{Action, HoldStatus, Item, Kind, Severity, Status};
 use crate::access::Role;
+use crate::desired::hold::Rejected;
 use crate::desired::rollout::Rollout;
 use crate::revision::HeldChange;
 use crate::status::{KeptNodes, SourceStatus};
@@ -55,6 +56,7 @@ pub(super) fn nodes(count: usize) -> String {
 pub(super) fn of_the_map(status: &Status, now: Timestamp, items: &mut Vec<Item>) {
     items.extend(status.held.iter().map(held));
     items.extend(status.hold.as_ref().map(|it| hold(it, status, now)));
+    items.extend(status.rejected_change.as_ref().map(rejected));
     items.extend(status.rollout.as_ref().filter(|rollout| rollout.is_open()).map(rollout));
     if let Some(writer) = &status.read_only {
         let text =
@@ -167,6 +169,27 @@ fn hold(status: &HoldStatus, all: &Status, now: Timestamp) -> Item {
     Item::new(severity, Kind::Hold, HeldChange::MAP, text)
         .since(Some(hold.since))
         .with(resume.with_call("DELETE /v1/hold", Role::Operator))
+}
+
+/// No alarm: somebody wanted it so. It is easily forgotten, though.
+fn rejected(rejected: &Rejected) -> Item {
+    let Rejected { at, note, change, .. } = rejected;
+    let by = note.by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
+    let reason = note.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    let what = change.as_ref().map_or(String::new(), |it| format!(": {}", it.counts));
+    let text = format!(
+        "what the sources say was rejected{by}{reason}, and is not applied while they say the \
+            same{what}"
+    );
+    let id = rejected.id();
+    let back = Action::command(
+        "Take the rejection back: it is a held change again",
+        &format!("mapsmith unreject {id}"),
+    );
+    Item::new(Severity::Look, Kind::RejectedChange, HeldChange::MAP, text)
+        .since(Some(*at))
+        .with(Action::advice("Correct the source: with its next other answer it is over"))
+        .with(back.with_call(&format!("DELETE /v1/held/{id}/reject"), Role::Operator))
 }
 
 fn rollout(rollout: &Rollout) -> Item {

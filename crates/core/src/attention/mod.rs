@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::access::Role;
 use crate::certificate::CertificateStatus;
 use crate::config::status::HaproxyStatus;
-use crate::desired::hold::Hold;
+use crate::desired::hold::{Hold, Rejected};
 use crate::desired::references::Dangling;
 use crate::desired::rollout::Rollout;
 use crate::members::BackendVersion;
@@ -113,6 +113,8 @@ pub enum Kind {
     NodesKept,
     /// A rollback holds the sources back.
     Hold,
+    /// What the sources say was rejected.
+    RejectedChange,
     /// A backend's list is not in force as it is.
     Backend,
     /// A backend is on its way to another version of its members, and does not get there.
@@ -265,6 +267,8 @@ pub struct Status {
     pub read_only: Option<String>,
     pub held: Vec<HeldChange>,
     pub hold: Option<HoldStatus>,
+    /// A held change of the map that an operator rejected, while the sources say it.
+    pub rejected_change: Option<Rejected>,
     /// The latest rollout.
     pub rollout: Option<Rollout>,
     /// Drained masters that keep their nodes.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::certificate::{CertificateSource, IssuedCertificate, Renewal};
-use crate::desired::hold::{EndReason, HoldEnd};
+use crate::desired::hold::{EndReason, HoldEnd, HoldState};
 use crate::desired::references::Targets;
 use crate::desired::rollout::{CanaryInstances, Subject, Terms, Then};
 use crate::members::BackendVersion;
@@ -323,6 +323,23 @@ fn a_hold_is_shown_until_it_ends_and_needs_somebody_in_its_last_minutes() {
     assert_eq!(held_back(Some(-1), true, false).0, Severity::Look);
     let (severity, text) = held_back(Some(-1), true, true);
     assert!(severity == Severity::Act && text.contains("waits as a held change"), "{text}");
+}
+
+#[test]
+fn a_rejection_is_a_quiet_line_with_who_why_how_many_and_the_way_back() {
+    let note = crate::Note { reason: Some("site 7".to_owned()), by: Some("anna".to_owned()) };
+    let state = HoldState::default();
+    let state = state.rejecting("00ff".to_owned(), &held(HeldChange::MAP, 9), note, ago(60));
+    let rejected_change = state.unwrap().rejected_change().cloned();
+    let found = attention(&Status { rejected_change, ..Status::default() }, now());
+    assert_eq!((found.worst, found.look, found.act), (Severity::Look, 1, 0));
+    let item = &found.items[0];
+    assert_eq!((item.kind, item.since), (Kind::RejectedChange, Some(ago(60))));
+    assert!(item.text.contains("rejected by anna (site 7)"), "{}", item.text);
+    assert!(item.text.ends_with("0 added, 0 moved, 9 removed"), "{}", item.text);
+    let back = item.actions.last().unwrap();
+    assert_eq!(back.command.as_deref(), Some("mapsmith unreject ab12"));
+    assert_eq!(back.call.as_deref(), Some("DELETE /v1/held/ab12/reject"));
 }
 
 #[test]

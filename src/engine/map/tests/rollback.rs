@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use mapsmith_core::desired::hold::{HoldState, Rollback};
 
+use super::rollout::ticket;
 use super::*;
 use crate::engine::HoldOrderError;
 use crate::store::{AuditTicket, HoldStore, StoreError, StoreErrorKind, StoredRollout};
@@ -211,4 +212,39 @@ async fn after_a_hold_what_the_sources_say_is_held_and_a_rejected_answer_is_not_
     held.reject(&id).await.unwrap();
     held.decide().await;
     assert_eq!(held.scene.decider.decision().held, None, "the guard's are rejected likewise");
+}
+
+#[tokio::test]
+async fn a_rejection_that_is_taken_back_is_a_held_change_again_which_can_be_approved() {
+    let mut held = Held::start(nodes(100, "m1")).await;
+    held.said = nodes(10, "m1");
+    held.decide().await;
+    let before = held.scene.held().clone();
+    held.reject(&before.id).await.unwrap();
+    held.decide().await;
+    assert_eq!(held.scene.decider.decision().held, None);
+    // Also over a restart it is known what was rejected.
+    held.restart().await;
+    held.decide().await;
+    let rejected = held.state().rejected_change().cloned().expect("a rejection");
+    let change = rejected.change.clone().expect("what it was of");
+    assert_eq!((rejected.id(), change.counts), (before.id.as_str(), before.counts));
+
+    let other = held.scene.decider.unreject("0123", ticket()).await.unwrap_err();
+    assert!(other.to_string().contains("no held change 0123 is rejected"), "{other}");
+    let tried = held.scene.decider.unreject(&before.id, None).await.unwrap();
+    held.decide().await;
+    assert_eq!((tried, held.scene.decider.decision().held.as_ref()), (rejected, None), "tried");
+    held.store.fails.store(true, Ordering::SeqCst);
+    let failed = held.scene.decider.unreject(&before.id, ticket()).await;
+    assert!(matches!(failed, Err(HoldOrderError::NotStored(_))), "{failed:?}");
+    held.store.fails.store(false, Ordering::SeqCst);
+
+    held.scene.decider.unreject(&before.id, ticket()).await.unwrap();
+    held.decide().await;
+    assert_eq!(held.scene.held().id, before.id, "it is held again");
+    assert_eq!(held.state(), HoldState::default());
+    held.scene.decider.approve(&before.id).unwrap();
+    held.decide().await;
+    assert_eq!((held.number(), held.map().len()), (2, 10));
 }

@@ -20,7 +20,7 @@ fn terms() -> Terms {
     Terms { instances, bake: BAKE, then: Then::Auto }
 }
 
-fn ticket() -> Option<Arc<AuditTicket>> {
+pub(super) fn ticket() -> Option<Arc<AuditTicket>> {
     let request = AuditRequest::of_the_clock(Timestamp::UNIX_EPOCH, "rollouts".to_owned());
     Some(Arc::new(AuditTicket::new(request)))
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Note;
+use crate::revision::{ChangeCounts, HeldChange};
 
 /// What keeps the sources' answers from being applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,36 @@ pub struct Rejected {
     pub at: Timestamp,
     #[serde(flatten)]
     pub note: Note,
+    /// The held change that it was; none of what was rolled back from, which the hold tells of.
+    #[serde(flatten)]
+    pub change: Option<RejectedChange>,
+}
+
+/// A held change that an operator rejected, as it was held then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RejectedChange {
+    /// The id that it was held by.
+    pub id: String,
+    /// What it is of, as of a held change.
+    pub of: String,
+    /// Why it was held.
+    pub why: String,
+    /// What it would have changed.
+    pub counts: ChangeCounts,
+}
+
+impl From<&HeldChange> for RejectedChange {
+    fn from(held: &HeldChange) -> Self {
+        let HeldChange { id, of, reason, counts, .. } = held;
+        Self { id: id.clone(), of: of.clone(), why: reason.clone(), counts: *counts }
+    }
+}
+
+impl Rejected {
+    /// What a person names it by.
+    pub fn id(&self) -> &str {
+        self.change.as_ref().map_or(&self.answer, |change| &change.id)
+    }
 }
 
 /// What becomes of an answer of the sources.
@@ -92,6 +123,8 @@ pub enum HoldError {
     OnHold(u64),
     #[error("there is no hold: the sources are followed")]
     NoHold,
+    #[error("no held change {0} is rejected, so there is nothing to take back")]
+    NotRejected(String),
 }
 
 /// A rollback, as it is ordered.
@@ -136,7 +169,7 @@ impl HoldState {
             Some(hold) if !replace => return Err(HoldError::OnHold(hold.of)),
             _ => {}
         }
-        let rejected = Rejected { answer, at: now, note: note.clone() };
+        let rejected = Rejected { answer, at: now, note: note.clone(), change: None };
         let hold = Hold { of, revision: None, since: now, until, note, ended: None };
         Ok(Self { hold: Some(hold), rejected: Some(rejected), aborted: self.aborted.clone() })
     }
@@ -153,9 +186,33 @@ impl HoldState {
     ///
     /// # Errors
     /// Nothing is held while a hold lasts.
-    pub fn rejecting(&self, answer: String, note: Note, at: Timestamp) -> Result<Self, HoldError> {
+    pub fn rejecting(
+        &self,
+        answer: String,
+        held: &HeldChange,
+        note: Note,
+        at: Timestamp,
+    ) -> Result<Self, HoldError> {
         self.check_approval()?;
-        Ok(Self { rejected: Some(Rejected { answer, at, note }), ..self.clone() })
+        let rejected = Rejected { answer, at, note, change: Some(held.into()) };
+        Ok(Self { rejected: Some(rejected), ..self.clone() })
+    }
+
+    /// The held change that an operator rejected, while the sources are not known to say something
+    /// else. What was rolled back from is none: the hold tells of that.
+    pub fn rejected_change(&self) -> Option<&Rejected> {
+        self.rejected.as_ref().filter(|_| self.lasting().is_none())
+    }
+
+    /// The state in which this rejection is taken back, and what that was.
+    ///
+    /// # Errors
+    /// It is not what is rejected, or a hold lasts.
+    pub fn unrejected(&self, id: &str) -> Result<(Self, Rejected), HoldError> {
+        self.check_approval()?;
+        let rejected = self.rejected.as_ref().filter(|rejected| rejected.id() == id);
+        let rejected = rejected.ok_or_else(|| HoldError::NotRejected(id.to_owned()))?;
+        Ok((Self { rejected: None, ..self.clone() }, rejected.clone()))
     }
 
     /// Whether what is held may be approved.

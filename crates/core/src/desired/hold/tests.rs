@@ -40,7 +40,8 @@ fn a_hold_that_is_over_leaves_a_held_change_and_only_a_person_ends_it() {
         assert_eq!(state.next_end(), None);
         assert_eq!(state.observe("good", Some("good"), at(99)), Course::Stay);
         assert!(matches!(state.observe("bad", Some("good"), at(99)), Course::Hold(_)));
-        let rejected = state.rejecting("bad".into(), Note::default(), at(99)).unwrap();
+        let rejected =
+            state.rejecting("bad".into(), &held("bad"), Note::default(), at(99)).unwrap();
         let mut after = rejected.clone();
         assert_eq!(after.observe("bad", Some("good"), at(99)), Course::Stay);
         assert!(matches!(after.observe("more", Some("good"), at(99)), Course::Hold(_)));
@@ -52,10 +53,63 @@ fn a_hold_that_is_over_leaves_a_held_change_and_only_a_person_ends_it() {
     assert!(matches!(lost.observe("bad", None, at(1)), Course::Hold(_)), "a map must come back");
 }
 
+fn held(id: &str) -> HeldChange {
+    HeldChange {
+        id: format!("held-{id}"),
+        of: HeldChange::MAP.to_owned(),
+        reason: "too much".to_owned(),
+        since: at(0),
+        entries_in_force: 9,
+        entries_held: 2,
+        counts: ChangeCounts { removed: 7, ..ChangeCounts::default() },
+        applied: ChangeCounts::default(),
+    }
+}
+
+#[test]
+fn a_rejection_that_is_taken_back_leaves_the_answer_to_the_guard_and_nothing_else_changes() {
+    let note = Note { reason: Some("no".to_owned()), by: Some("anna".to_owned()) };
+    let state = HoldState::default();
+    let state = state.rejecting("x".into(), &held("x"), note.clone(), at(5)).unwrap();
+    let rejected = state.rejected_change().unwrap();
+    assert_eq!((rejected.id(), &rejected.note, rejected.at), ("held-x", &note, at(5)));
+    assert_eq!(rejected.change, Some(RejectedChange::from(&held("x"))));
+    let other = state.unrejected("held-y").unwrap_err();
+    assert_eq!(other, HoldError::NotRejected("held-y".to_owned()));
+    let (mut after, rejected) = state.unrejected("held-x").unwrap();
+    assert_eq!((after.clone(), rejected.id()), (HoldState::default(), "held-x"));
+    assert_eq!(after.observe("x", Some("good"), at(6)), Course::Follow);
+
+    // After a hold it is held again, whatever the guard says.
+    let mut over = holding(Some(60));
+    over.observe("bad", Some("good"), at(60));
+    let over = over.rejecting("bad".into(), &held("bad"), note, at(61)).unwrap();
+    let (mut after, _) = over.unrejected("held-bad").unwrap();
+    assert!(matches!(after.observe("bad", Some("good"), at(62)), Course::Hold(_)));
+
+    // What was rolled back from is no rejected change: that ends by resuming.
+    let lasting = holding(None);
+    assert_eq!(lasting.rejected_change(), None);
+    assert_eq!(lasting.unrejected("bad").unwrap_err(), HoldError::OnHold(7));
+}
+
+#[test]
+fn a_state_that_was_kept_before_rejections_had_their_change_is_read() {
+    let kept = r#"{"hold": null, "rejected": {"answer": "00ff", "at": "1970-01-01T00:00:05Z",
+        "reason": null, "by": "anna"}}"#;
+    let state: HoldState = serde_json::from_str(kept).unwrap();
+    let rejected = state.rejected_change().unwrap();
+    assert_eq!((rejected.id(), &rejected.change), ("00ff", &None));
+    let note = Note { reason: None, by: Some("anna".to_owned()) };
+    let state = HoldState::default().rejecting("x".into(), &held("x"), note, at(5)).unwrap();
+    let text = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::from_str::<HoldState>(&text).unwrap(), state, "{text}");
+}
+
 #[test]
 fn a_rejected_answer_is_judged_again_once_the_sources_have_said_something_else() {
     let state = HoldState::default();
-    let mut state = state.rejecting("x".into(), Note::default(), at(0)).unwrap();
+    let mut state = state.rejecting("x".into(), &held("x"), Note::default(), at(0)).unwrap();
     assert_eq!(state.observe("x", Some("good"), at(1)), Course::Stay);
     assert_eq!(state.observe("y", Some("good"), at(1)), Course::Follow);
     assert_eq!(state.observe("x", Some("good"), at(1)), Course::Follow);
@@ -63,7 +117,8 @@ fn a_rejected_answer_is_judged_again_once_the_sources_have_said_something_else()
 
 #[test]
 fn what_was_aborted_is_held_while_the_sources_say_it_whatever_the_guard_says() {
-    let aborted = Rejected { answer: "x".to_owned(), at: at(0), note: Note::default() };
+    let aborted =
+        Rejected { answer: "x".to_owned(), at: at(0), note: Note::default(), change: None };
     let mut state = HoldState { aborted: Some(aborted), ..HoldState::default() };
     assert!(
         matches!(state.observe("x", Some("good"), at(1)), Course::Hold(_)),
@@ -235,7 +290,9 @@ impl Model {
             },
             Event::Reject if self.gate.held().is_some() => {
                 let answer = self.said.to_string();
-                let state = self.state.rejecting(answer, Note::default(), at(self.now)).unwrap();
+                let held = self.gate.held().cloned().unwrap();
+                let state = self.state.rejecting(answer, &held, Note::default(), at(self.now));
+                let state = state.unwrap();
                 (self.stored.0, self.state) = (state.clone(), state);
                 self.gate.settle();
             }

@@ -447,7 +447,7 @@ impl Rollout {
         let mut after = if is_promoted { plan.hold_before.clone() } else { hold.clone() };
         if let Subject::Approve { .. } = self.subject {
             let answer = answer.filter(|_| is_promoted).unwrap_or_else(|| plan.answer.clone());
-            after.aborted = Some(Rejected { answer, at: now, note: note.clone() });
+            after.aborted = Some(Rejected { answer, at: now, note: note.clone(), change: None });
         }
         after
     }
