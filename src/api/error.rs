@@ -174,6 +174,9 @@ pub enum Error {
         by: Option<String>,
         at: Option<Timestamp>,
     },
+    /// A secret is hidden in what is sent, and none is stored that it could be.
+    #[error("{0}")]
+    UnknownSecret(String),
     /// What is declared has no sense, or contradicts something.
     #[error("{detail}")]
     InvalidConfig { detail: String, faults: Vec<Fault> },

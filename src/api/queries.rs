@@ -31,7 +31,10 @@ const DECIDES_WITHIN: Duration = Duration::from_secs(60);
 impl Api {
     /// Everything at once.
     pub fn status(&self) -> StatusReport {
-        let whole = self.decision.borrow().clone();
+        let mut whole = self.decision.borrow().clone();
+        for backend in &mut whole.backends {
+            backend.from = self.list_of(&backend.name, &backend.from);
+        }
         let held = whole.held().cloned().chain(self.held_services()).collect();
         let decision = whole.map;
         let load = |entries: &mapsmith_core::EntryMap| -> Vec<MasterLoad> {

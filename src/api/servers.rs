@@ -16,6 +16,7 @@ use mapsmith_core::{DesiredBackend, Note, ObservedServers, OverrideChange, Overr
 use tokio::time::{Instant, timeout};
 
 use super::commands::describe;
+use super::declared::Secrets;
 use super::similar::similar;
 use super::types::{
     BackendReport, BackendSummary, BackendsReport, ReloadOutcome, ServerChangeReport,
@@ -97,8 +98,8 @@ impl Api {
     ///
     /// # Errors
     /// [`Error::UnknownServer`] where the settings have no such backend.
-    pub async fn backend(&self, name: &str) -> Result<BackendReport, Error> {
-        let config = self.object(&ObjectKey::new(ObjectKind::Backend, name)).ok();
+    pub async fn backend(&self, name: &str, secrets: Secrets) -> Result<BackendReport, Error> {
+        let config = self.object(&ObjectKey::new(ObjectKind::Backend, name), secrets).ok();
         let backend = name.to_owned();
         let (scene, config) = match (self.scene(name).await, config) {
             (Ok(scene), config) => (scene, config),
@@ -195,7 +196,7 @@ impl Api {
     }
 
     /// Where a backend's list comes from: what is written out is the API's where that declares it.
-    fn list_of(&self, backend: &str, from: &str) -> String {
+    pub(super) fn list_of(&self, backend: &str, from: &str) -> String {
         let key = ObjectKey::new(ObjectKind::Backend, backend);
         let is_of_api = self.object_number(&key).is_some() && from == WRITTEN;
         if is_of_api { ORIGIN.to_owned() } else { from.to_owned() }

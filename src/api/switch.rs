@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mapsmith_core::Note;
 use mapsmith_core::members::{BackendVersion, SwitchPhase};
+use mapsmith_core::objects::{ObjectKey, ObjectKind};
 use mapsmith_core::status::milliseconds;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,7 +22,22 @@ impl Api {
     /// The versions that backends have of their members.
     pub(super) fn versions_in_force(&self) -> Vec<VersionReport> {
         let Some(service) = &self.members else { return Vec::new() };
-        service.versions().into_iter().map(|version| version_report(service, version)).collect()
+        service
+            .versions()
+            .into_iter()
+            .map(|version| self.version_report(service, version))
+            .collect()
+    }
+
+    /// Of an object of the API the version is said by whoever declared that.
+    fn version_report(&self, service: &MemberService, version: BackendVersion) -> VersionReport {
+        let key = ObjectKey::new(ObjectKind::Backend, version.backend.clone());
+        let objects = self.declared_objects();
+        let mut version = version;
+        if let Some(object) = objects.get(&key).filter(|_| version.is_of_settings()) {
+            version.note.clone_from(&object.note);
+        }
+        VersionReport { waits_for: service.wait_of(&version.backend), version }
     }
 
     /// What a backend has, and which versions of that there are.
@@ -50,7 +66,7 @@ impl Api {
             }
         });
         let items = items.collect();
-        Ok(VersionsReport { current: version_report(service, version), items })
+        Ok(VersionsReport { current: self.version_report(service, version), items })
     }
 
     /// Gives a backend another version of its members; with `wait` answers when the old ones leave
@@ -204,10 +220,6 @@ impl Api {
         let in_force: BTreeSet<_> = in_force.map(|server| server.name.clone()).collect();
         (online.difference(&in_force).count(), in_force.difference(&known).count())
     }
-}
-
-fn version_report(service: &MemberService, version: BackendVersion) -> VersionReport {
-    VersionReport { waits_for: service.wait_of(&version.backend), version }
 }
 
 /// Why a backend is not switched.

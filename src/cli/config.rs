@@ -1,15 +1,19 @@
 //! `mapsmith config`: frontends and backends that are declared through the API.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use mapsmith_core::objects::{Change, FieldChange};
+use mapsmith_core::objects::secrets::{HIDDEN, has_hidden};
+use mapsmith_core::objects::{Change, FieldChange, Spec};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::output::{Colour, paint, table};
+use super::output::{self, Colour, paint, pluralize, table};
 use super::overrides::{Order, flag};
 use super::reload::exit_code;
 use super::remote::{Answer, Connection};
@@ -18,12 +22,24 @@ use crate::api::types::{
     ConfigBody, ConfigChangeReport, ConfigReport, ObjectOrigin, ObjectReport, ReloadOutcome,
 };
 use crate::settings::objects::read_document;
+use crate::store::replace::replace;
+
+/// Native lines can have secrets.
+const MODE: u32 = 0o600;
 
 #[derive(Subcommand)]
 pub(super) enum ConfigVerb {
     /// Show the frontends and backends of the settings file and of the API: whose each is, whether
     /// HAProxy has it, and since when. With --output json what the API declares can be applied again
     Show(Connection),
+    /// Write all that is declared through the API to a file (.json), for `apply` to bring back: with
+    /// each one's owner, and, where an admin asks, with its secrets, so it is its owner's alone. `-`
+    /// prints it
+    Export {
+        file: PathBuf,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Say what `apply` would change, and whether HAProxy takes it; changes nothing
     Check {
         #[command(flatten)]
@@ -42,7 +58,7 @@ pub(super) enum ConfigVerb {
         /// Only tell what would be
         #[arg(long)]
         dry_run: bool,
-        /// Let frontends wait whose backend goes
+        /// Let frontends wait whose backend goes, and take over what is another owner's
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -66,10 +82,10 @@ pub(super) enum ConfigVerb {
 /// What is declared.
 #[derive(Args)]
 pub(super) struct DocumentFile {
-    /// [[frontend]] and [[backend]] as in the settings file (.toml, .yaml or .json), or what `show
-    /// --output json` printed
+    /// [[frontend]] and [[backend]] as in the settings file (.toml, .yaml or .json), or what `export`
+    /// wrote
     file: PathBuf,
-    /// Whose they are to be, instead of the owner that the file names, or of yourself
+    /// Whose they are to be, instead of the owners that the file names, or of yourself
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
 }
@@ -77,13 +93,19 @@ pub(super) struct DocumentFile {
 impl DocumentFile {
     fn read(self) -> anyhow::Result<ConfigBody> {
         let said = read_document(&self.file)?;
-        let body: ConfigBody = serde_json::from_value(said).with_context(|| {
+        let mut body: ConfigBody = serde_json::from_value(said).with_context(|| {
             format!(
                 "{}: only [[frontend]], [[backend]] and owner may stand there",
                 self.file.display()
             )
         })?;
-        Ok(ConfigBody { owner: self.owner.or(body.owner), ..body })
+        if let Some(owner) = self.owner {
+            for object in body.frontends.iter_mut().chain(&mut body.backends) {
+                object.remove("owner");
+            }
+            body.owner = Some(owner);
+        }
+        Ok(body)
     }
 }
 
@@ -96,7 +118,9 @@ pub(super) enum Kind {
 impl ConfigVerb {
     pub(super) fn connection(&mut self) -> &mut Connection {
         match self {
-            Self::Show(connection) | Self::Check { connection, .. } => connection,
+            Self::Show(connection)
+            | Self::Export { connection, .. }
+            | Self::Check { connection, .. } => connection,
             Self::Apply { order, .. } | Self::Delete { order, .. } => order.connection(),
         }
     }
@@ -106,6 +130,11 @@ impl ConfigVerb {
             Self::Show(connection) => {
                 let config: ConfigReport = connection.get(&["v1", "config"]).await?;
                 print(format, &config, show)?;
+                Ok(SUCCESS)
+            }
+            Self::Export { file, connection } => {
+                let config: ConfigReport = connection.get(&["v1", "config"]).await?;
+                export(&file, config, format)?;
                 Ok(SUCCESS)
             }
             Self::Check { document, connection } => {
@@ -152,6 +181,49 @@ impl ConfigVerb {
     }
 }
 
+/// What is declared, as `apply` takes it.
+fn export(file: &Path, config: ConfigReport, format: OutputFormat) -> anyhow::Result<()> {
+    let body = ConfigBody {
+        owner: None,
+        frontends: config.frontends.into_iter().map(declared).collect(),
+        backends: config.backends.into_iter().map(declared).collect(),
+        status: None,
+    };
+    let mut all = body.frontends.iter().chain(&body.backends);
+    if all.clone().any(has_hidden) {
+        eprintln!(
+            "secrets are hidden ({HIDDEN}) from whoever is no admin: this can be applied where they \
+                are stored, and nowhere else"
+        );
+    }
+    let text = serde_json::to_string_pretty(&body)?;
+    if file.as_os_str() == "-" {
+        return output::line(&text);
+    }
+    if file.extension().is_none_or(|extension| extension != "json") {
+        bail!("{}: what is exported is JSON, so name it .json", file.display());
+    }
+    // One that is there keeps its mode when it is replaced.
+    match fs::set_permissions(file, fs::Permissions::from_mode(MODE)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("{}", file.display()));
+        }
+        _ => {}
+    }
+    replace(file, (text + "\n").as_bytes(), MODE)?;
+    let count = all.by_ref().count();
+    let done = serde_json::json!({"file": file, "objects": count});
+    let words = |_: &Value| format!("{}: {}", file.display(), pluralize(count, "object"));
+    print(format, &done, words)
+}
+
+/// An object without how it stands.
+fn declared(object: ObjectReport) -> Spec {
+    let ObjectReport { name, owner, keys, status: _ } = object;
+    let owner = owner.map(|owner| ("owner".to_owned(), Value::String(owner)));
+    [("name".to_owned(), Value::String(name))].into_iter().chain(owner).chain(keys).collect()
+}
+
 /// HAProxy's check may take so long, and so may whoever is before it.
 const CHECK: Duration = Duration::from_secs(30);
 
@@ -194,7 +266,9 @@ fn text(report: &ConfigChangeReport) -> String {
         text.push_str(&format!("  {name} waits for its backend\n"));
     }
     for warning in &report.warnings {
-        text.push_str(&format!("  HAProxy warns: {}\n", warning.detail));
+        let places = [&warning.resource, &warning.setting].into_iter().flatten();
+        let place: Vec<_> = places.map(String::as_str).collect();
+        text.push_str(&format!("  warning: {}: {}\n", place.join(" "), warning.detail));
     }
     text
 }

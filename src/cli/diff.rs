@@ -5,15 +5,14 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
-use mapsmith_core::render::{before_secret, stamp};
+use mapsmith_core::render::secrets::{HIDDEN, masked};
+use mapsmith_core::render::stamp;
 use serde::Serialize;
 use similar::TextDiff;
 
 use super::output::{Colour, paint};
 
-/// What people see of a secret.
-const HIDDEN: &str = "***";
-/// And of one that the other text does not have.
+/// What people see of a secret that the other text does not have.
 const OTHER: &str = "*** (another)";
 #[derive(Debug, Serialize)]
 pub(super) struct DiffReport {
@@ -53,11 +52,9 @@ fn diff(from: &str, old: &str, to: &str, new: &str) -> String {
 fn shown(text: &str, has: impl Fn(&str) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for line in text.lines() {
-        match before_secret(line) {
-            Some(before) => {
-                let secret = if has(line) { HIDDEN } else { OTHER };
-                shown.push_str(&format!("{before} {secret}\n"));
-            }
+        match masked(line) {
+            Some(hidden) if has(line) => shown.push_str(&format!("{hidden}\n")),
+            Some(hidden) => shown.push_str(&format!("{}\n", hidden.replace(HIDDEN, OTHER))),
             None => shown.push_str(&format!("{line}\n")),
         }
     }

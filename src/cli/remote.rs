@@ -48,6 +48,9 @@ pub(super) struct Connection {
     /// What is trusted beside what the system trusts, as the settings have it.
     #[arg(skip)]
     trusted: Vec<PathBuf>,
+    /// Why that may not be enough.
+    #[arg(skip)]
+    lacking: Vec<String>,
 }
 
 /// Where the API is unless anything says otherwise.
@@ -114,7 +117,7 @@ impl Connection {
             Err(_) if config.is_none() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        self.find_tls(&api)?;
+        self.find_tls(&api);
         self.url = Some(url_of(&api, self.named.as_ref())?);
         if let (None, Some(path)) = (&self.token, &api.token_file) {
             let token = Token::read(path).map_err(|error| {
@@ -128,18 +131,25 @@ impl Connection {
     }
 
     /// Where the API speaks TLS, it is asked by a name that its certificate has, at the address
-    /// that it listens on.
-    fn find_tls(&mut self, api: &Api) -> anyhow::Result<()> {
-        let Some(tls) = &api.tls else { return Ok(()) };
-        let pem = std::fs::read(&tls.cert)
-            .with_context(|| format!("api.tls.cert {}", tls.cert.display()))?;
-        let own = CertificateDer::from_pem_slice(&pem)
-            .with_context(|| format!("api.tls.cert {}", tls.cert.display()))?;
-        let name = names(&own).into_iter().find(|name| !name.contains(['*', '@', ':']));
-        self.named = name.map(|name| (name, reachable(api.listen)));
+    /// that it listens on. The files are the daemon's: what can't be read of them is told where the
+    /// API can't be asked without.
+    fn find_tls(&mut self, api: &Api) {
+        let Some(tls) = &api.tls else { return };
         // The chain may hold the CA; for Puppet it is the clients' CA, too.
-        self.trusted = tls.client_ca.iter().chain([&tls.cert]).cloned().collect();
-        Ok(())
+        let ca = tls.client_ca.iter().map(|path| ("api.tls.client_ca", path));
+        for (key, path) in ca.chain([("api.tls.cert", &tls.cert)]) {
+            match certificate(path) {
+                Ok(first) => {
+                    if path == &tls.cert {
+                        let mut names = names(&first).into_iter();
+                        let name = names.find(|name| !name.contains(['*', '@', ':']));
+                        self.named = name.map(|name| (name, reachable(api.listen)));
+                    }
+                    self.trusted.push(path.clone());
+                }
+                Err(why) => self.lacking.push(format!("{key} {}: {why}", path.display())),
+            }
+        }
     }
 
     /// The client of one request.
@@ -315,13 +325,27 @@ impl Connection {
             None => request,
         };
         request.send().await.with_context(|| {
+            let lacking = match self.lacking.join("; ") {
+                lacking if lacking.is_empty() => lacking,
+                lacking => format!(
+                    "; {lacking}, so the API may not be known by its certificate: give --url with \
+                        its name, and --ca"
+                ),
+            };
             format!(
                 "no Mapsmith answers at {} (is `mapsmith run` running? name its settings with -c, \
-                    or its API with --url or MAPSMITH_URL)",
+                    or its API with --url or MAPSMITH_URL{lacking})",
                 self.url()
             )
         })
     }
+}
+
+/// The first certificate of a file.
+fn certificate(path: &Path) -> Result<CertificateDer<'static>, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let first = CertificateDer::from_pem_slice(&pem);
+    first.map_err(|_| "holds no certificate".to_owned())
 }
 
 /// Where to ask an API that listens there: "every address" is none to connect to.

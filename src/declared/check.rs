@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mapsmith_core::config::Config;
@@ -13,6 +14,7 @@ use mapsmith_core::server::ServerAddress;
 use mapsmith_core::server::list::{Host, ListedServer};
 use mapsmith_core::{DesiredServers, Server};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -20,6 +22,7 @@ use super::Link;
 use crate::settings::objects::place_in_section;
 use crate::settings::{Backend, Listing, Settings};
 use crate::supervise::candidate::Candidate;
+use crate::supervise::listeners::{self, Shared};
 use crate::supervise::ports;
 use crate::supervise::trial::trial;
 
@@ -61,7 +64,7 @@ pub enum Needs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     pub needs: Needs,
-    /// What HAProxy warns of.
+    /// What HAProxy warns of, and ports that another program has, too.
     pub warnings: Vec<Fault>,
 }
 
@@ -139,7 +142,11 @@ pub async fn check(
         remarks.map(|remark| fault(remark, &new.config, &text)).collect::<Vec<_>>()
     };
     match verdict.valid {
-        true => Ok(Checked { needs, warnings: of_level(Level::Warning) }),
+        true => {
+            let shared = shared_ports(&new.config, &haproxy.configuration(), changed).await;
+            let warnings = of_level(Level::Warning).into_iter().chain(shared).collect();
+            Ok(Checked { needs, warnings })
+        }
         false => Err(CheckError::Refused(of_level(Level::Alert))),
     }
 }
@@ -217,6 +224,22 @@ fn faults_of_ports(old: &Config, new: &Config) -> Vec<Fault> {
         .iter()
         .filter(|it| it.setting.as_deref().is_some_and(|setting| setting.starts_with("frontend[")));
     of_objects.map(|remark| fault(remark, new, &Rendered::default())).collect()
+}
+
+/// Changed frontends whose address another program listens at, too.
+async fn shared_ports(config: &Config, file: &Path, changed: &BTreeSet<ObjectKey>) -> Vec<Fault> {
+    let (mut config, file) = (config.clone(), file.to_owned());
+    let key = |name: &str| ObjectKey::new(ObjectKind::Frontend, name);
+    config.frontends.retain(|frontend| changed.contains(&key(frontend.name.as_str())));
+    config.backends.clear();
+    let found = spawn_blocking(move || listeners::shared(&config, &file)).await;
+    let fault = |Shared { frontend, setting, text }| Fault {
+        resource: Some(key(&frontend).to_string()),
+        setting: Some(setting),
+        detail: text,
+        ..Fault::default()
+    };
+    found.unwrap_or_default().into_iter().map(fault).collect()
 }
 
 /// What HAProxy's configuration is with these settings, with the servers that are known of it.

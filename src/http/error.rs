@@ -129,7 +129,8 @@ impl HttpError {
     /// What kind of problem it is; its status is the kind's.
     fn kind(&self) -> Kind {
         match self {
-            Self::BadRequest(_) | Self::Api(api::Error::Canary(_)) => Kind::INVALID,
+            Self::BadRequest(_)
+            | Self::Api(api::Error::Canary(_) | api::Error::UnknownSecret(_)) => Kind::INVALID,
             Self::Unauthorized { .. } => Kind::UNAUTHORIZED,
             Self::TooManyFailed(_)
             | Self::TooMany(_)

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::Note;
+use mapsmith_core::access::Identity;
 use mapsmith_core::overrides::{ServerEdit, ServerOverride};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -19,6 +20,7 @@ use super::handlers::json;
 use super::request::{
     Author, BackendName, NoQuery, Parameters, QueryParameters, Reason, ServerName,
 };
+use crate::api::declared::Secrets;
 use crate::api::types::{BackendReport, BackendsReport, ServerChangeReport, ServerRequest};
 use crate::api::{Api, ServerChange, requests};
 use crate::store::AuditTicket;
@@ -74,9 +76,10 @@ pub(super) async fn backends(State(api): Shared, _: Parameters<NoQuery>) -> Json
 pub(super) async fn backend(
     State(api): Shared,
     BackendName(backend): BackendName,
+    Extension(identity): Extension<Identity>,
     _: Parameters<NoQuery>,
 ) -> Result<Json<BackendReport>, HttpError> {
-    Ok(Json(api.backend(&backend).await?))
+    Ok(Json(api.backend(&backend, Secrets::for_whom(&identity)).await?))
 }
 
 /// What is ordered of a server.

@@ -86,9 +86,10 @@ impl SettingsFile {
         let mut refused = self.not_allowed(&objects);
         for round in 0.. {
             let found = standings(&self.declared.names, &objects, &refused);
-            let (values, order) = self.over(&objects, &found);
+            let (values, order) = self.over(&objects, &found, &BTreeSet::new());
             match Settings::of_values(&self.path, &values, Vec::new()) {
                 Ok(settings) => {
+                    let found = self.with_pending_judged(&objects, found);
                     let declared = Declared {
                         objects,
                         standings: Arc::new(found),
@@ -120,6 +121,42 @@ impl SettingsFile {
         })
     }
 
+    /// The same, with those frontends set aside that wait for backends and that could not be there
+    /// even with them: else nothing would be told of one until its backend comes.
+    fn with_pending_judged(
+        &self,
+        objects: &Objects,
+        mut found: BTreeMap<ObjectKey, Standing>,
+    ) -> BTreeMap<ObjectKey, Standing> {
+        for _ in 0..MOST_ROUNDS {
+            let waiting = found.iter().filter_map(|(key, standing)| match standing {
+                Standing::Pending { waits_for } => Some((key, waits_for)),
+                _ => None,
+            });
+            let (waiting, lacked): (BTreeSet<_>, Vec<_>) =
+                waiting.map(|(key, names)| (key.clone(), names.clone())).unzip();
+            if waiting.is_empty() {
+                break;
+            }
+            let (mut values, order) = self.over(objects, &found, &waiting);
+            let lacked: BTreeSet<String> = lacked.into_iter().flatten().collect();
+            lacked.iter().for_each(|name| stand_in(&mut values, name));
+            let judged = Settings::of_values(&self.path, &values, Vec::new());
+            let Err(SettingsError::Invalid { problems, .. }) = judged else { break };
+            // What is wrong with the backends that stand in is nobody's fault.
+            let listens = |problem: &&Problem| problem.text.contains(".bind[");
+            let problems: Vec<_> = problems.iter().filter(listens).cloned().collect();
+            let mut blamed = order.blame(&problems);
+            blamed.retain(|key, _| waiting.contains(key));
+            if blamed.is_empty() {
+                break;
+            }
+            let aside = |(key, reason)| (key, Standing::SetAside { reason });
+            found.extend(blamed.into_iter().map(aside));
+        }
+        found
+    }
+
     /// What each object says that the file does not let the API say.
     fn not_allowed(&self, objects: &Objects) -> BTreeMap<ObjectKey, String> {
         if self.settings.api.natives == DeclaredNatives::Any {
@@ -143,23 +180,20 @@ impl SettingsFile {
         &self.declared
     }
 
-    /// The file's values with those of the objects that count behind them.
-    fn over(&self, objects: &Objects, standings: &BTreeMap<ObjectKey, Standing>) -> (Value, Order) {
+    /// The file's values with those of the objects that count behind them, and of these `others`
+    /// last.
+    fn over(
+        &self,
+        objects: &Objects,
+        standings: &BTreeMap<ObjectKey, Standing>,
+        others: &BTreeSet<ObjectKey>,
+    ) -> (Value, Order) {
         let mut values = self.values.as_ref().clone();
         let mut order = Order::default();
         let counting = standings.iter().filter(|(_, standing)| standing.counts());
-        let ValueKind::Table(sections) = &mut values.kind else { return (values, order) };
-        for (key, _) in counting {
+        for key in counting.map(|(key, _)| key).chain(others) {
             let Some(object) = objects.get(key) else { continue };
-            let section = sections
-                .entry(key.kind.section().to_owned())
-                .or_insert_with(|| Value::new(None, ValueKind::Array(Vec::new())));
-            if !matches!(section.kind, ValueKind::Array(_)) {
-                // One alone may stand there without being a list.
-                let alone = std::mem::take(section);
-                section.kind = ValueKind::Array(vec![alone]);
-            }
-            let ValueKind::Array(elements) = &mut section.kind else { continue };
+            let Some(elements) = section(&mut values, key.kind) else { continue };
             let place = Place::Variable(key.to_string());
             let mut spec = object.spec.clone();
             spec.insert("name".to_owned(), key.name.clone().into());
@@ -172,6 +206,30 @@ impl SettingsFile {
         }
         (values, order)
     }
+}
+
+/// The elements of a section, which may have none yet.
+fn section(values: &mut Value, kind: ObjectKind) -> Option<&mut Vec<Value>> {
+    let ValueKind::Table(sections) = &mut values.kind else { return None };
+    let section = sections
+        .entry(kind.section().to_owned())
+        .or_insert_with(|| Value::new(None, ValueKind::Array(Vec::new())));
+    if !matches!(section.kind, ValueKind::Array(_)) {
+        // One alone may stand there without being a list.
+        let alone = std::mem::take(section);
+        section.kind = ValueKind::Array(vec![alone]);
+    }
+    match &mut section.kind {
+        ValueKind::Array(elements) => Some(elements),
+        _ => None,
+    }
+}
+
+/// A backend without a server, of this name.
+fn stand_in(values: &mut Value, name: &str) {
+    let Some(backends) = section(values, ObjectKind::Backend) else { return };
+    let place = Place::Variable(ObjectKey::new(ObjectKind::Backend, name).to_string());
+    backends.push(value_of(&serde_json::json!({"name": name, "servers": []}), &place));
 }
 
 /// What a file says that declares frontends and backends alone, as the settings file does or as the
@@ -313,145 +371,4 @@ fn json_of(value: &Value) -> serde_json::Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use mapsmith_core::Note;
-    use mapsmith_core::objects::Edits;
-    use serde_json::json;
-
-    use super::*;
-    use crate::settings::WhenEmpty;
-
-    const FILE: &str = r#"
-        [haproxy]
-        managed = true
-        [store]
-        path = "s.db"
-        [[frontend]]
-        name = "own"
-        bind = [":81"]
-        maxconn = 7
-        default_backend = "shared"
-        [[backend]]
-        name = "shared"
-        servers = []
-    "#;
-
-    fn file(text: &str) -> SettingsFile {
-        SettingsFile::of_text(Path::new("/etc/a.toml"), text.to_owned()).unwrap()
-    }
-
-    fn with(file: &SettingsFile, said: &[(ObjectKind, &str, serde_json::Value)]) -> SettingsFile {
-        let mut objects = Objects::default();
-        for (kind, name, spec) in said {
-            let key = ObjectKey::new(*kind, *name);
-            let spec = spec.as_object().unwrap();
-            let edits = Edits::put(&objects, key, spec, None, "anna").unwrap();
-            objects = edits.after(&objects, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
-        }
-        file.with_objects(Arc::new(objects)).unwrap()
-    }
-
-    fn set_aside(file: &SettingsFile, kind: ObjectKind, name: &str) -> String {
-        match &file.declared().standings[&ObjectKey::new(kind, name)] {
-            Standing::SetAside { reason } => reason.clone(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    use ObjectKind::{Backend, Frontend};
-
-    #[test]
-    fn what_the_api_declares_stands_behind_what_the_file_says() {
-        let file = file(FILE);
-        let app = json!({"servers": [{"name": "a", "address": "127.0.0.1:1", "weight": 7}]});
-        let web = json!({"bind": [":80", {"address": ":82"}], "default_backend": "app",
-            "rules": [{"path": "7", "backend": "shared"}], "forwarded_for": false});
-        let merged = with(&file, &[(Backend, "app", app), (Frontend, "web", web)]);
-        let frontends: Vec<_> =
-            merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
-        assert_eq!(frontends, ["own", "web"]);
-        assert!(!merged.settings.frontends[1].forwarded_for);
-        assert_eq!(merged.settings.backends[0].empty, WhenEmpty::Keep, "of the file");
-        assert_eq!(merged.settings.backends[1].empty, WhenEmpty::Accept);
-        assert_eq!(merged.settings.backends[1].name, "app");
-        assert!(merged.declared().standings.values().all(Standing::counts));
-        let again = merged.with_objects(Arc::default()).unwrap();
-        assert_eq!(again.settings.frontends.len(), 1, "nothing of them stays");
-        let own = &merged.declared().of_file[&ObjectKey::new(Frontend, "own")];
-        let expected = json!({"bind": [":81"], "default_backend": "shared", "maxconn": 7});
-        assert_eq!(serde_json::Value::Object(own.clone()), expected);
-    }
-
-    #[test]
-    fn a_file_without_frontends_will_do_where_they_can_be_declared() {
-        let file = file("[haproxy]\nmanaged = true\n[store]\npath = \"s.db\"\n");
-        let app = json!({"servers": []});
-        let web = json!({"bind": [":80"], "default_backend": "app"});
-        let merged = with(&file, &[(Frontend, "web", web.clone()), (Backend, "app", app)]);
-        assert_eq!(merged.settings.frontends.len(), 1);
-        let pending = with(&file, &[(Frontend, "web", web)]);
-        assert!(pending.settings.frontends.is_empty());
-    }
-
-    #[test]
-    fn what_reads_files_or_listens_is_the_files_own_unless_it_says_otherwise() {
-        let app = json!({"servers": [], "natives": ["server x 127.0.0.1:1 crt /k"]});
-        let line = "http-request return status 200 content-type a file /etc/shadow";
-        let web = json!({"bind": [":80"], "default_backend": "app", "natives": [line]});
-        let maps = json!({"bind": [":82"], "default_backend": "shared",
-            "rules": [{"map": {"file": "/m/a", "by": "src"}, "deny": 403}]});
-        let said = [(Backend, "app", app), (Frontend, "web", web), (Frontend, "maps", maps)];
-        let merged = with(&file(FILE), &said);
-        for (kind, name, words) in [
-            (Backend, "app", "natives[0]: the line"),
-            (Frontend, "web", "has \"file\", which reads a file"),
-            (Frontend, "maps", "rules[0].map.file: the API takes files alone that the settings"),
-        ] {
-            let reason = set_aside(&merged, kind, name);
-            assert!(reason.contains(words) && reason.contains("api.natives"), "{reason}");
-        }
-        let open = with(&file(&format!("{FILE}[api]\nnatives = \"any\"\n")), &said);
-        assert!(open.declared().standings.values().all(Standing::counts));
-        // The file's own are as they were, and what they name may be named.
-        let own = format!("{FILE}natives = [\"http-request deny if {{ src,map_ip(/m/a) 1 }}\"]\n");
-        let merged = with(&file(&own), &said[2..]);
-        assert!(merged.declared().standings.values().all(Standing::counts));
-    }
-
-    #[test]
-    fn one_objects_fault_is_its_own() {
-        let file = file(FILE);
-        let good = json!({"servers": []});
-        let merged = with(
-            &file,
-            &[
-                (Backend, "good", good.clone()),
-                (Backend, "misspelt", json!({"servers": [], "balanse": "random"})),
-                (Backend, "sourceless", json!({"from": "nowhere"})),
-                (Backend, "own", good.clone()),
-                (Frontend, "good", json!({"bind": [":90"], "default_backend": "good"})),
-                (Frontend, "taken", json!({"bind": [":81"], "default_backend": "good"})),
-                (Frontend, "left", json!({"bind": [":91"], "default_backend": "misspelt"})),
-                (Frontend, "natives", json!({"bind": [":92"], "natives": ["a\nfrontend x"]})),
-                (Frontend, "fine", json!({"bind": [":93"], "default_backend": "good"})),
-            ],
-        );
-        for (kind, name, said) in [
-            (Backend, "misspelt", "balanse: there is no such key; did you mean balance?"),
-            (Backend, "sourceless", "from: there is no source of the name \"nowhere\""),
-            (Backend, "own", "the settings file has a [[frontend]] of the name own"),
-            (Frontend, "good", "a backend has the name good too"),
-            (Frontend, "taken", "the frontend own listens at :81 too"),
-            (Frontend, "natives", "natives[0]: the line"),
-        ] {
-            let reason = set_aside(&merged, kind, name);
-            assert!(reason.contains(said), "{name}: {reason}");
-        }
-        let left = &merged.declared().standings[&ObjectKey::new(Frontend, "left")];
-        assert!(matches!(left, Standing::Pending { .. }), "{left:?}");
-        let names: Vec<_> =
-            merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
-        assert_eq!(names, ["own", "fine"]);
-    }
-}
+mod tests;

@@ -85,7 +85,7 @@ impl Candidate {
         let (program, none) = (haproxy.program(), Sockets::default());
         let verdict = check::check(program, &checked, &self.rendered, &none, CHECK_BOUND).await?;
         if verdict.valid {
-            files.switch(&self.text, true, self.rendered.has_secrets())?;
+            files.switch(&self.text, true)?;
         }
         Ok((config, verdict))
     }

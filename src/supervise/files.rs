@@ -23,8 +23,8 @@ const NAME: &str = "haproxy.cfg";
 /// Passwords and keys of cookies may stand in it, so it is its owner's alone.
 const MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
-/// What of a mode is for users who are neither its owner nor of its group.
-const OTHERS: u32 = 0o007;
+/// The most that a file in place may allow: one that was given to a group stays so.
+const MOST: u32 = 0o640;
 /// How many external edits are kept.
 const EDITS: usize = 20;
 
@@ -173,21 +173,19 @@ impl Files {
         Ok(path)
     }
 
-    /// Puts a text in force. With `keep` the one before is kept as the last good one. Where it is
-    /// `secret`, only the file's owner and group can read it from then on.
+    /// Puts a text in force. With `keep` the one before is kept as the last good one. Only the file's
+    /// owner and group can read it from then on: anything in it may be a secret.
     ///
     /// # Errors
     /// What failed; the file in force is the one before.
-    pub fn switch(&self, text: &str, keep: bool, secret: bool) -> Result<(), FilesError> {
+    pub fn switch(&self, text: &str, keep: bool) -> Result<(), FilesError> {
         if keep {
             self.keep_last_good()?;
         }
         if let Some(folder) = self.config.parent() {
             create(folder)?;
         }
-        if secret {
-            self.hide_from_others()?;
-        }
+        self.hide_from_others()?;
         Ok(replace(&self.config, text.as_bytes(), MODE)?)
     }
 
@@ -195,10 +193,10 @@ impl Files {
     fn hide_from_others(&self) -> Result<(), FilesError> {
         let Ok(metadata) = fs::metadata(&self.config) else { return Ok(()) };
         let mode = metadata.permissions().mode();
-        if mode & OTHERS == 0 {
+        if mode & 0o777 & !MOST == 0 {
             return Ok(());
         }
-        let hidden = fs::Permissions::from_mode(mode & !OTHERS);
+        let hidden = fs::Permissions::from_mode(mode & MOST);
         fs::set_permissions(&self.config, hidden)
             .map_err(|cause| FilesError::Hide { path: self.config.clone(), cause })
     }
@@ -286,6 +284,7 @@ impl Files {
         let path = self.of("last-good")?;
         match fs::read(&path) {
             Ok(text) => {
+                self.hide_from_others()?;
                 replace(&self.config, &text, MODE)?;
                 Ok(true)
             }
@@ -387,9 +386,9 @@ mod tests {
         let (good, bad) = (stamp::stamped("a\n", "1"), stamp::stamped("b\n", "2"));
         assert_eq!(files.in_place().unwrap(), None);
         assert!(!files.restore().unwrap(), "there is none yet");
-        files.switch(&good, true, false).unwrap();
+        files.switch(&good, true).unwrap();
         assert!(files.in_place().unwrap().unwrap().holds(&good));
-        files.switch(&bad, true, false).unwrap();
+        files.switch(&bad, true).unwrap();
         let mark = Stamp::Whole { mark: "2".to_owned() };
         assert_eq!(files.in_place().unwrap().unwrap().stamp, mark);
         assert!(files.restore().unwrap());
@@ -402,11 +401,11 @@ mod tests {
         let mut files = files(folder.path());
         let text = |mark: &str| stamp::stamped("a\n", mark);
         let whole = |mark: &str| Stamp::Whole { mark: mark.to_owned() };
-        files.switch(&text("1"), false, false).unwrap();
+        files.switch(&text("1"), false).unwrap();
         assert!(!files.fall_back().unwrap(), "nothing is known to be good");
         files.keep_good("1").unwrap();
         assert!(files.is_good(&whole("1")).unwrap() && !files.fall_back().unwrap());
-        files.switch(&text("2"), false, false).unwrap();
+        files.switch(&text("2"), false).unwrap();
         files.keep_good("1").unwrap();
         assert!(!files.is_good(&whole("2")).unwrap());
         // So it is for a Mapsmith that begins only now.
@@ -419,7 +418,7 @@ mod tests {
     fn an_external_edit_is_seen_and_can_be_kept_aside() {
         let folder = tempfile::tempdir().unwrap();
         let mut files = files(folder.path());
-        files.switch(&stamp::stamped("a\n", "1"), false, false).unwrap();
+        files.switch(&stamp::stamped("a\n", "1"), false).unwrap();
         files.in_place().unwrap();
         let edited = stamp::stamped("a\n", "1").replace("a\n", "# by hand\n");
         fs::write(files.config(), &edited).unwrap();
@@ -429,15 +428,22 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_gets_a_secret_is_hidden_from_other_users() {
+    fn a_configuration_is_hidden_from_other_users_whatever_is_in_it() {
         let folder = tempfile::tempdir().unwrap();
-        let files = files(folder.path());
-        files.switch("first", false, false).unwrap();
-        let mode = || fs::metadata(files.config()).unwrap().permissions().mode() & 0o777;
-        fs::set_permissions(files.config(), fs::Permissions::from_mode(0o644)).unwrap();
-        files.switch("open", false, false).unwrap();
-        assert_eq!(mode(), 0o644);
-        files.switch("secret", false, true).unwrap();
+        let mut files = files(folder.path());
+        files.switch(&stamp::stamped("first", "1"), false).unwrap();
+        files.keep_good("1").unwrap();
+        let config = files.config().to_owned();
+        let mode = || fs::metadata(&config).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        let open = |mode| {
+            fs::set_permissions(&config, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        open(0o664);
+        files.switch("second", false).unwrap();
+        assert_eq!(mode(), 0o640, "a group that was let in still reads it");
+        open(0o644);
+        assert!(files.restore().unwrap());
         assert_eq!(mode(), 0o640);
     }
 

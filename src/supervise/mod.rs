@@ -13,6 +13,7 @@ pub mod files;
 pub mod health;
 pub mod identity;
 pub mod keeper;
+pub(crate) mod listeners;
 pub mod lock;
 mod log;
 mod old_workers;

@@ -202,6 +202,28 @@ fn a_certificate_that_can_not_be_used_keeps_the_daemon_from_starting() {
 }
 
 #[test]
+fn a_certificate_that_can_not_be_read_stops_no_command_that_can_do_without() {
+    let port = free_port();
+    let scene = scene_at(&format!("127.0.0.1:{port}"), CLIENTS);
+    // The daemon goes on with the one before; its CA is at hand all the same.
+    for text in ["no certificate", ""] {
+        fs::write(scene.file("api.pem"), text).unwrap();
+        let output = scene.mapsmith.configuration().cli(&["status"]);
+        assert_eq!(output.status.code(), Some(0), "{}", complaints(&output));
+    }
+    let output = scene.mapsmith.configuration().cli(&["plan"]);
+    assert!(!complaints(&output).contains("api.tls"), "{}", complaints(&output));
+    // Without it nobody says whom to trust.
+    fs::remove_file(scene.file("ca.pem")).unwrap();
+    let output = scene.mapsmith.configuration().cli(&["status"]);
+    let said = complaints(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["api.tls.cert", "holds no certificate", "api.tls.client_ca", "--ca"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
 fn the_command_line_asks_over_tls_where_the_settings_say_so() {
     let port = free_port();
     let scene = scene_at(&format!("127.0.0.1:{port}"), CLIENTS);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mapsmith_core::objects::{Document, LONGEST_OWNER, ObjectKey, ObjectKind, Spec};
+use mapsmith_core::objects::{Document, Item, LONGEST_OWNER, ObjectKey, ObjectKind, Spec};
 use serde_json::Value;
 
 use crate::api::requests;
@@ -80,9 +80,8 @@ pub fn document_of(body: ConfigBody, by: Option<&str>) -> Result<Document, reque
     let frontends = frontends.into_iter().map(|spec| (ObjectKind::Frontend, spec));
     let backends = backends.into_iter().map(|spec| (ObjectKind::Backend, spec));
     for (kind, spec) in frontends.chain(backends) {
-        // Whose it was an answer may say; the document is one owner's.
-        let (key, spec, _) = object_of(kind, None, spec)?;
-        if objects.insert(key.clone(), spec).is_some() {
+        let (key, spec, owner) = object_of(kind, None, spec)?;
+        if objects.insert(key.clone(), Item { spec, owner }).is_some() {
             return Err(requests::Invalid(format!("there are two {key}")));
         }
     }

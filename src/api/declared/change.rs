@@ -13,7 +13,7 @@ use mapsmith_core::status::milliseconds;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
-use super::{ConfigAnswer, ConfigOrder, ConfigRequest};
+use super::{ConfigAnswer, ConfigOrder, ConfigRequest, Secrets};
 use crate::api::switch::not_switched;
 use crate::api::types::{ConfigChangeReport, ReloadOutcome};
 use crate::api::{Api, Error, NumberCondition};
@@ -81,6 +81,9 @@ impl Api {
             self.check_switch(switch)?;
         }
         let (edits, created) = self.edits(request, &order, &before)?;
+        if !order.force {
+            takes_nothing_over(&edits, &before)?;
+        }
         let changes = edits.changes(&before);
         let note = Note { reason: ticket.reason(), by: order.by.clone() };
         let after = Arc::new(edits.after(&before, Timestamp::now(), &note).map_err(refused)?);
@@ -201,7 +204,7 @@ impl Api {
                 true => Ok(()),
                 false => Err(Error::ObjectChanged {
                     key: None,
-                    current: serde_json::to_value(self.config()).ok(),
+                    current: serde_json::to_value(self.config(Secrets::Hidden)).ok(),
                     by: last().and_then(|object| object.note.by.clone()),
                     at: last().map(|object| object.changed_at),
                 }),
@@ -211,7 +214,8 @@ impl Api {
         if condition.holds(object.map(|object| object.number)) {
             return Ok(());
         }
-        let current = object.and_then(|object| serde_json::to_value(self.of_api(key, object)).ok());
+        let report = |object| self.of_api(key, object, Secrets::Hidden);
+        let current = object.and_then(|object| serde_json::to_value(report(object)).ok());
         Err(Error::ObjectChanged {
             key: Some(key.clone()),
             current,
@@ -269,8 +273,9 @@ impl Api {
                 Ok((Edits::delete(before, key), false))
             }
             ConfigRequest::Document { document, prune } => {
-                document.objects.keys().try_for_each(|key| self.is_not_of_settings(key))?;
                 let edits = Edits::of_document(before, &document, prune).map_err(refused)?;
+                // What is set aside, and stays as it is, is no obstacle to the others.
+                edits.puts().try_for_each(|key| self.is_not_of_settings(key))?;
                 Ok((edits, false))
             }
         }
@@ -307,28 +312,35 @@ impl Api {
         }
         judge(&old_file, &file, after, &changed, force)?;
         let servers = self.desired.borrow().servers.clone();
-        self.check_pending(&file, after, &changed).await?;
+        let warnings = self.check_pending(&file, after, &changed).await?;
         let checked = check(&self.declared.link, &old, &new, &changed, servers.as_deref()).await;
         let pending = pending(&file).map(|(key, _)| key.to_string()).collect();
         match checked {
-            Ok(checked) => Ok(CheckedObjects { checked, pending }),
+            Ok(mut checked) => {
+                let more = warnings.into_iter().filter(|it| !checked.warnings.contains(it));
+                let more: Vec<_> = more.collect();
+                checked.warnings.extend(more);
+                Ok(CheckedObjects { checked, pending })
+            }
             Err(error) => Err(not_accepted(error)),
         }
     }
 
     /// Has HAProxy check changed frontends that wait for backends, with backends in their place:
-    /// what is wrong with one is told to whoever says it, and not to whoever adds the backend.
+    /// what is wrong with one is told to whoever says it, and not to whoever adds the backend. What
+    /// they are warned of is answered.
     async fn check_pending(
         &self,
         file: &SettingsFile,
         after: &Objects,
         changed: &BTreeSet<ObjectKey>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Fault>, Error> {
         let pending: BTreeMap<_, _> =
             pending(file).filter(|(key, _)| changed.contains(key)).collect();
         if pending.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let waiting: BTreeSet<_> = pending.keys().map(ToString::to_string).collect();
         let mut objects = after.clone();
         for (key, waits_for) in pending {
             let Some(frontend) = objects.get(key).cloned() else { continue };
@@ -341,7 +353,10 @@ impl Api {
         set_aside(&file, |key, _| changed.contains(key))?;
         // It listens nowhere yet: an address that is taken now may be free then.
         let checked = check(&self.declared.link, &settings, &settings, changed, None).await;
-        checked.map(drop).map_err(not_accepted)
+        let of_waiting =
+            |fault: &Fault| fault.resource.as_ref().is_some_and(|it| waiting.contains(it));
+        let warnings = |checked: Checked| checked.warnings.into_iter().filter(of_waiting).collect();
+        checked.map(warnings).map_err(not_accepted)
     }
 
     /// Whether a service that is in force has an object's name.
@@ -360,6 +375,19 @@ fn deleted_backends(before: &Objects, after: &Objects) -> Vec<String> {
     let gone = before.items.keys().filter(|key| after.get(key).is_none());
     let gone = gone.filter(|key| key.kind == ObjectKind::Backend);
     gone.map(|key| key.name.clone()).collect()
+}
+
+/// Nobody loses what is theirs to a change that does not say so.
+fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), Error> {
+    let taken: Vec<_> =
+        edits.takeovers(before).map(|(key, owner)| format!("{key} is {owner}'s")).collect();
+    if taken.is_empty() {
+        return Ok(());
+    }
+    Err(Error::ObjectConflict(format!(
+        "{}: name that owner, or say force=true to take over what is another one's",
+        taken.join(", ")
+    )))
 }
 
 /// What is accepted, and which frontends wait.
@@ -440,11 +468,7 @@ fn stand_in_for(frontend: &Spec) -> Spec {
 
 fn refused(error: EditError) -> Error {
     match error {
-        EditError::Secret { ref key, ref text } => {
-            let fault = Fault { detail: text.clone(), ..Fault::default() };
-            let faults = vec![Fault { resource: Some(key.to_string()), ..fault }];
-            Error::InvalidConfig { detail: error.to_string(), faults }
-        }
+        EditError::Secret { .. } => Error::UnknownSecret(error.to_string()),
         EditError::TooMany(_) | EditError::TooLarge(_) => Error::ObjectConflict(error.to_string()),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mapsmith_core::access::{Identity, Role};
 use mapsmith_core::objects::secrets::hidden;
 use mapsmith_core::objects::{Document, Object, ObjectKey, ObjectKind, Objects, Spec, Standing};
 use mapsmith_core::render::rendered;
@@ -36,12 +37,35 @@ pub struct Declarations {
     pub(crate) known: Option<watch::Receiver<Known>>,
 }
 
+/// Whether answers have the secrets of what is declared: those for admins do, who could not put it
+/// back elsewhere without them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    Shown,
+    Hidden,
+}
+
+impl Secrets {
+    /// What somebody is shown.
+    pub fn for_whom(identity: &Identity) -> Self {
+        if identity.role >= Role::Admin { Self::Shown } else { Self::Hidden }
+    }
+
+    fn of(self, spec: &Spec) -> Spec {
+        match self {
+            Self::Shown => spec.clone(),
+            Self::Hidden => hidden(spec),
+        }
+    }
+}
+
 /// How a change is made.
 #[derive(Debug, Default)]
 pub struct ConfigOrder {
     pub condition: NumberCondition,
     pub dry_run: bool,
-    /// Frontends may be left without a backend: they wait for it.
+    /// Frontends may be left without a backend: they wait for it. What is another owner's may be taken
+    /// over.
     pub force: bool,
     pub wait: Option<Duration>,
     /// Who asks.
@@ -93,13 +117,13 @@ pub struct ConfigAnswer {
 
 impl Api {
     /// All frontends.
-    pub fn frontends(&self) -> ObjectsReport {
-        ObjectsReport { items: self.objects_of(ObjectKind::Frontend) }
+    pub fn frontends(&self, secrets: Secrets) -> ObjectsReport {
+        ObjectsReport { items: self.objects_of(ObjectKind::Frontend, secrets) }
     }
 
     /// How each backend stands that is declared, but for services.
     pub(super) fn backends_declared(&self) -> BTreeMap<String, ObjectStatus> {
-        let backends = self.objects_of(ObjectKind::Backend).into_iter();
+        let backends = self.objects_of(ObjectKind::Backend, Secrets::Hidden).into_iter();
         backends.map(|report| (report.name, report.status)).collect()
     }
 
@@ -107,11 +131,11 @@ impl Api {
     ///
     /// # Errors
     /// There is none.
-    pub fn object(&self, key: &ObjectKey) -> Result<ObjectReport, Error> {
+    pub fn object(&self, key: &ObjectKey, secrets: Secrets) -> Result<ObjectReport, Error> {
         let objects = self.declared.link.latest();
         match (self.declared().of_file.get(key), objects.get(key)) {
             (Some(spec), _) => Ok(self.of_file(key, spec)),
-            (None, Some(object)) => Ok(self.of_api(key, object)),
+            (None, Some(object)) => Ok(self.of_api(key, object, secrets)),
             (None, None) => Err(Error::NoObject(key.clone())),
         }
     }
@@ -137,11 +161,11 @@ impl Api {
     }
 
     /// All that is declared.
-    pub fn config(&self) -> ConfigReport {
+    pub fn config(&self, secrets: Secrets) -> ConfigReport {
         let objects = self.declared.link.latest();
         let of_kind = |kind| {
             let of_kind = objects.items.iter().filter(move |(key, _)| key.kind == kind);
-            of_kind.map(|(key, object)| self.of_api(key, object)).collect()
+            of_kind.map(|(key, object)| self.of_api(key, object, secrets)).collect()
         };
         let of_settings = |kind| {
             let of_kind = self.declared().of_file.iter().filter(move |(key, _)| key.kind == kind);
@@ -212,12 +236,12 @@ impl Api {
         made.map_err(|error: crate::settings::SettingsError| Error::NotChecked(error.to_string()))
     }
 
-    fn objects_of(&self, kind: ObjectKind) -> Vec<ObjectReport> {
+    fn objects_of(&self, kind: ObjectKind, secrets: Secrets) -> Vec<ObjectReport> {
         let of_file = self.declared().of_file.iter().filter(|(key, _)| key.kind == kind);
         let of_file = of_file.map(|(key, spec)| self.of_file(key, spec));
         let objects = self.declared.link.latest();
         let of_api = objects.items.iter().filter(|(key, _)| key.kind == kind);
-        of_file.chain(of_api.map(|(key, object)| self.of_api(key, object))).collect()
+        of_file.chain(of_api.map(|(key, object)| self.of_api(key, object, secrets))).collect()
     }
 
     fn of_file(&self, key: &ObjectKey, spec: &Spec) -> ObjectReport {
@@ -225,7 +249,7 @@ impl Api {
         ObjectReport {
             name: key.name.clone(),
             owner: None,
-            keys: hidden(key.kind, spec),
+            keys: hidden(spec),
             status: ObjectStatus {
                 origin: ObjectOrigin::Settings,
                 state,
@@ -238,7 +262,7 @@ impl Api {
         }
     }
 
-    fn of_api(&self, key: &ObjectKey, object: &Object) -> ObjectReport {
+    fn of_api(&self, key: &ObjectKey, object: &Object, secrets: Secrets) -> ObjectReport {
         let (mut state, mut detail) = self.state_of(object.number);
         let is_as_begun = self.declared().objects.get(key) == Some(object);
         match self.declared().standings.get(key) {
@@ -254,7 +278,7 @@ impl Api {
         ObjectReport {
             name: key.name.clone(),
             owner: Some(object.owner.clone()),
-            keys: hidden(key.kind, &object.spec),
+            keys: secrets.of(&object.spec),
             status: ObjectStatus {
                 origin: ObjectOrigin::Api,
                 state,

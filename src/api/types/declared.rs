@@ -17,7 +17,7 @@ pub struct ObjectReport {
     /// Whose it is; not there where it is the settings file's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The keys of `[[frontend]]` or `[[backend]]`, without secrets (`***`).
+    /// The keys of `[[frontend]]` or `[[backend]]`; for all but admins without secrets (`***`).
     #[serde(flatten)]
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
     pub keys: Spec,
@@ -94,8 +94,8 @@ pub struct RulesBody {
     pub rules: Vec<Value>,
 }
 
-/// `GET /v1/config`: all that is declared through the API. Sent back, it changes nothing: `status`
-/// is left alone.
+/// `GET /v1/config`: all that is declared through the API. Sent back, it changes nothing, and what an
+/// admin reads brings it all back: `status` is left alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigReport {
     pub frontends: Vec<ObjectReport>,
@@ -127,7 +127,7 @@ pub struct SettingsObjects {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigBody {
-    /// Whose all of these are to be; without it, of whoever asks.
+    /// Whose those of these are to be that name no `owner`; without it, of whoever asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 100)]
     pub owner: Option<String>,
@@ -162,7 +162,7 @@ pub struct ConfigChangeReport {
     pub etag: String,
     /// The frontends that wait for a backend.
     pub pending: Vec<String>,
-    /// What HAProxy warns of.
+    /// What HAProxy warns of, and ports that another program has, too.
     pub warnings: Vec<Fault>,
     pub milliseconds: f64,
 }

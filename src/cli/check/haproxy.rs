@@ -9,11 +9,12 @@ use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::render::rendered;
 use mapsmith_core::render::verdict::Remark;
 
-use super::{Finding, finding, named};
+use super::{Finding, finding, named, warning};
 use crate::settings::Settings;
 use crate::settings::supervision::Managed;
 use crate::supervise::check::CHECK_BOUND;
 use crate::supervise::files::probe_folder;
+use crate::supervise::listeners::{Shared, shared};
 use crate::supervise::ports::taken;
 use crate::supervise::process::Launch;
 use crate::supervise::sockets;
@@ -75,6 +76,17 @@ pub(super) fn check_ports(
     };
     let taken: Vec<_> = taken(&config, is_own).into_iter().map(told).collect();
     (!taken.is_empty()).then(|| finding(what, Err(named(&taken))))
+}
+
+/// The frontends whose address another program listens at, too: HAProxy shares a port with whoever
+/// lets it. That one may end, so it is no failure.
+pub(super) fn check_shared_ports(settings: &Settings, servers: &DesiredServers) -> Option<Finding> {
+    let haproxy = settings.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised())?;
+    let config = settings.haproxy_config(servers)?;
+    let told =
+        |Shared { frontend, setting, text }| format!("frontend {frontend} {setting}: {text}");
+    let shared: Vec<_> = shared(&config, &haproxy.configuration()).into_iter().map(told).collect();
+    (!shared.is_empty()).then(|| warning("haproxy ports", named(&shared)))
 }
 
 /// The place of the instance that Mapsmith starts, where it does not run and was not stopped.

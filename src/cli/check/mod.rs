@@ -41,12 +41,20 @@ struct CheckReport {
 struct Finding {
     what: String,
     ok: bool,
+    /// It is no failure, and worth a look.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warning: bool,
     detail: String,
 }
 
 fn finding(what: impl Into<String>, result: Result<String, String>) -> Finding {
     let ok = result.is_ok();
-    Finding { what: what.into(), ok, detail: result.unwrap_or_else(|error| error) }
+    let detail = result.unwrap_or_else(|error| error);
+    Finding { what: what.into(), ok, warning: false, detail }
+}
+
+fn warning(what: impl Into<String>, detail: String) -> Finding {
+    Finding { what: what.into(), ok: true, warning: true, detail }
 }
 
 pub(super) async fn check(
@@ -91,6 +99,7 @@ pub(super) async fn check(
     if services.as_ref().is_none_or(|services| services.in_force.is_some()) {
         findings.extend(haproxy::check_configuration(&settings, &backends.desired).await);
         findings.extend(haproxy::check_ports(&settings, &backends.desired, unstarted.is_none()));
+        findings.extend(haproxy::check_shared_ports(&settings, &backends.desired));
     }
     findings.extend(options::check_options(&settings.backends, &backends.statuses));
     let name = MapName::new(&settings.map.path.to_string_lossy());
@@ -170,8 +179,11 @@ fn named<T: AsRef<str>>(names: &[T]) -> String {
 fn text(report: &CheckReport) -> String {
     let mut text = String::new();
     for finding in &report.findings {
-        let mark =
-            if finding.ok { paint(Colour::Green, "ok  ") } else { paint(Colour::Red, "FAIL") };
+        let mark = match (finding.ok, finding.warning) {
+            (true, true) => paint(Colour::Yellow, "warn"),
+            (true, false) => paint(Colour::Green, "ok  "),
+            (false, _) => paint(Colour::Red, "FAIL"),
+        };
         let _ = writeln!(text, "{mark}  {}: {}", finding.what, finding.detail);
     }
     let failures = report.findings.iter().filter(|finding| !finding.ok).count();

@@ -170,7 +170,7 @@ async fn put_frontend(
     let objects = listener.api.declared_objects();
     let request = blocking(move || {
         let key = aqueduct::frontend_key(&objects, &key)?;
-        said.natives = shown::natives(key.kind, &said.natives, objects.get(&key))?;
+        said.natives = shown::natives(&said.natives, objects.get(&key))?;
         let spec = spec::frontend(&said)?;
         Ok(ConfigRequest::Said { key, spec, said: fields(&said) })
     });
@@ -205,7 +205,7 @@ fn declaration(
     registrations: &str,
 ) -> Result<ConfigRequest, Fault> {
     let object = aqueduct::backend_key(key)?;
-    said.natives = shown::natives(object.kind, &said.natives, objects.get(&object))?;
+    said.natives = shown::natives(&said.natives, objects.get(&object))?;
     let spec = spec::backend(key, &said, registrations)?;
     Ok(ConfigRequest::Said { key: object, spec, said: fields(&said) })
 }

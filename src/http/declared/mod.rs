@@ -9,6 +9,7 @@ use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mapsmith_core::access::Identity;
 use mapsmith_core::objects::{ObjectKey, ObjectKind, Spec};
 
 use super::body::Room;
@@ -18,7 +19,7 @@ use super::handlers::json;
 use super::request::{Author, BackendName, DryRunQuery, NoQuery, Parameters};
 use super::serve::{Begun, Outliving};
 use crate::api::declared::{
-    ConfigAnswer, ConfigOrder, ConfigRequest, document_of, object_of, patch_of,
+    ConfigAnswer, ConfigOrder, ConfigRequest, Secrets, document_of, object_of, patch_of,
 };
 use crate::api::types::{
     ConfigBody, ConfigChangeReport, ConfigReport, ObjectReport, ObjectsReport, ReloadOutcome,
@@ -67,9 +68,10 @@ const BACKEND: &str = "the keys of [[backend]], like {\"servers\": [{\"name\": \
 #[utoipa::path(get, path = "/v1/frontends", responses((status = 200, body = ObjectsReport)))]
 pub(in crate::http) async fn frontends(
     State(api): Shared,
+    Extension(identity): Extension<Identity>,
     _: Parameters<NoQuery>,
 ) -> Json<ObjectsReport> {
-    Json(api.frontends())
+    Json(api.frontends(Secrets::for_whom(&identity)))
 }
 
 /// A frontend, as it is declared.
@@ -85,20 +87,18 @@ pub(in crate::http) async fn frontends(
 pub(in crate::http) async fn frontend(
     State(api): Shared,
     FrontendName(name): FrontendName,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     _: Parameters<NoQuery>,
 ) -> Result<Response, HttpError> {
-    object(&api, &ObjectKey::new(ObjectKind::Frontend, name), &headers)
-}
-
-fn object(api: &Api, key: &ObjectKey, headers: &HeaderMap) -> Result<Response, HttpError> {
-    let report = api.object(key)?;
+    let key = ObjectKey::new(ObjectKind::Frontend, name);
+    let report = api.object(&key, Secrets::for_whom(&identity))?;
     // How it stands changes without it.
-    let tag = match api.object_number(key) {
+    let tag = match api.object_number(&key) {
         Some(number) => EntityTag::numbered(number),
         None => EntityTag::of_resource(&report.keys)?,
     };
-    Ok(tag.answer(headers, || Json(report)))
+    Ok(tag.answer(&headers, || Json(report)))
 }
 
 /// Declares a frontend, or another one in its place.
@@ -238,11 +238,12 @@ pub(in crate::http) async fn put_backend(
 pub(in crate::http) async fn rules(
     State(api): Shared,
     FrontendName(name): FrontendName,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     _: Parameters<NoQuery>,
 ) -> Result<Response, HttpError> {
     let key = ObjectKey::new(ObjectKind::Frontend, name);
-    let mut report = api.object(&key)?;
+    let mut report = api.object(&key, Secrets::for_whom(&identity))?;
     let rules = match report.keys.remove("rules") {
         Some(serde_json::Value::Array(rules)) => rules,
         Some(alone) => vec![alone],
@@ -292,9 +293,9 @@ async fn declare(
     Parameters(query): Parameters<DeclareQuery>,
     request: ConfigRequest,
 ) -> Result<Response, HttpError> {
-    let wait = requests::wait(query.wait.as_deref())?;
-    let order =
-        ConfigOrder { condition, dry_run: query.dry_run, wait, by, ..ConfigOrder::default() };
+    let DeclareQuery { wait, dry_run, force, .. } = query;
+    let wait = requests::wait(wait.as_deref())?;
+    let order = ConfigOrder { condition, dry_run, force, wait, by, ..ConfigOrder::default() };
     respond(api.change_config(request, order, ticket).await?)
 }
 
@@ -358,7 +359,7 @@ async fn undeclare(
 ) -> Result<Response, HttpError> {
     let UndeclareQuery { wait, dry_run, force, missing, .. } = query;
     let wait = requests::wait(wait.as_deref())?;
-    let is_there = api.object(&key).is_ok();
+    let is_there = api.object(&key, Secrets::Hidden).is_ok();
     if missing.is_some() && !is_there {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -381,10 +382,12 @@ async fn undeclare(
 )]
 pub(in crate::http) async fn config(
     State(api): Shared,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     _: Parameters<NoQuery>,
 ) -> Response {
-    EntityTag::numbered(api.config_number()).answer(&headers, || Json(api.config()))
+    let secrets = Secrets::for_whom(&identity);
+    EntityTag::numbered(api.config_number()).answer(&headers, || Json(api.config(secrets)))
 }
 
 /// Declares many frontends and backends at once, all or none.

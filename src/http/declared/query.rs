@@ -21,6 +21,9 @@ pub(in crate::http) struct DeclareQuery {
     /// It is checked, and nothing is stored.
     #[serde(default)]
     pub(in crate::http) dry_run: bool,
+    /// What is another owner's may be taken over by the owner that the body names.
+    #[serde(default)]
+    pub(in crate::http) force: bool,
     /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
     #[param(value_type = Option<String>, max_length = 500)]
@@ -28,7 +31,7 @@ pub(in crate::http) struct DeclareQuery {
 }
 
 impl QueryParameters for DeclareQuery {
-    const KNOWN: &str = "the parameters are wait, dry_run and reason";
+    const KNOWN: &str = "the parameters are wait, dry_run, force and reason";
 }
 
 /// What the end of such a declaration may be given.
@@ -70,7 +73,8 @@ pub(in crate::http) struct ConfigQuery {
     /// It is checked, and nothing is stored.
     #[serde(default)]
     pub(in crate::http) dry_run: bool,
-    /// Frontends may be left without a backend: they wait until it is there again.
+    /// Frontends may be left without a backend: they wait until it is there again. What is another
+    /// owner's may be taken over.
     #[serde(default)]
     pub(in crate::http) force: bool,
     /// Why: one line, for the audit and for whoever asks later.

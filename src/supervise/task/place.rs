@@ -65,12 +65,11 @@ impl Supervisor {
             return Ok(None);
         }
         let (from, text) = (Arc::clone(from), text.clone());
-        let secret = self.candidate.as_ref().is_some_and(|one| one.rendered.has_secrets());
         // Servers that come and go leave the last good one as it is: only a reload can fail.
         let stamp = stamp.filter(|stamp| *stamp != Stamp::Whole { mark: mark.clone() });
         let switch = move |files: &mut Files| {
             let keep = stamp.map_or(Ok(false), |stamp| files.is_good(&stamp))?;
-            files.switch(&text, keep, secret)
+            files.switch(&text, keep)
         };
         self.files(switch).await?;
         self.last_good = Some(from);

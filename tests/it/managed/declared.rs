@@ -14,6 +14,7 @@ use crate::support::master::Master;
 use crate::support::scene::{complaints, newest, oldest_and_newest, printed};
 use crate::support::{eventually, free_port};
 
+mod kept;
 mod orders;
 
 /// `[haproxy]`, `[store]` and nothing else.
@@ -61,7 +62,8 @@ impl Scene {
 
     /// Declares something, and waits until HAProxy has it.
     fn put(&self, path: &str, body: &Value) -> Value {
-        let (status, report) = self.ask("PUT", &format!("/v1/{path}?wait=30s"), body);
+        let and = if path.contains('?') { '&' } else { '?' };
+        let (status, report) = self.ask("PUT", &format!("/v1/{path}{and}wait=30s"), body);
         assert!(matches!(status, 200 | 201), "{report:#}\n{}", self.managed.mapsmith.log());
         assert_eq!(report["outcome"], "in_sync", "{report:#}");
         report
@@ -248,9 +250,12 @@ fn a_whole_configuration_is_applied_pruned_and_never_over_what_nobody_has_seen()
     };
     assert_eq!(scene.ask("PUT", "/v1/config", &json!({})).0, 428);
     let seen = tag(&scene);
-    let (status, report) = put(&seen, "dry_run=true", &document(extra.clone()));
+    let (status, report) = put(&seen, "dry_run=true&force=true", &document(extra.clone()));
     assert_eq!((status, &report["stored"]), (200, &json!(false)), "{report:#}");
-    let (status, report) = put(&seen, "wait=30s", &document(extra));
+    let (status, problem) = put(&seen, "wait=30s", &document(extra.clone()));
+    assert_eq!((status, problem["type"].as_str()), (409, Some("/v1/problems/conflict")));
+    assert!(detail(&problem).contains("frontends/origin is local's"), "{problem:#}");
+    let (status, report) = put(&seen, "force=true&wait=30s", &document(extra));
     assert_eq!((status, &report["outcome"]), (200, &json!("in_sync")), "{report:#}");
     scene.managed.wait_for_word("two");
     let (status, problem) = put(&seen, "wait=30s", &document(json!([])));
@@ -297,7 +302,7 @@ fn each_command_of_the_documents_configuration_does_what_it_says() {
     let (managed, folder) = (&scene.managed, tempfile::tempdir().expect("a folder"));
     let document = documented::document();
     let blocks = documented::blocks(&document, "### Configuration");
-    assert_eq!(blocks.len(), 2, "{blocks:?}");
+    assert_eq!(blocks.len(), 3, "{blocks:?}");
     for block in blocks {
         let here = block
             .replace("127.0.0.1:7070", &managed.mapsmith.address().to_string())

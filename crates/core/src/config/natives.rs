@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::render::secrets::masked;
 use crate::render::words::{LineError, words};
 
 /// The words that begin a section: what follows one of them would belong to another section than
@@ -62,13 +63,18 @@ impl TryFrom<String> for Native {
 
     fn try_from(line: String) -> Result<Self, NativeError> {
         let words =
-            words(&line).map_err(|fault| NativeError::Line { line: line.clone(), fault })?;
+            words(&line).map_err(|fault| NativeError::Line { line: shown(&line), fault })?;
         let first = words.first().ok_or(NativeError::Empty)?;
         if SECTIONS.contains(&first.as_str()) || first.starts_with('.') {
             return Err(NativeError::Section(first.clone()));
         }
         Ok(Self(line.trim().to_owned()))
     }
+}
+
+/// A line as people see it.
+fn shown(line: &str) -> String {
+    masked(line).unwrap_or_else(|| line.to_owned())
 }
 
 impl From<Native> for String {
@@ -92,5 +98,7 @@ mod tests {
         }
         assert_eq!(native("# a comment"), Err(NativeError::Empty));
         assert!(matches!(native("a\nfrontend x"), Err(NativeError::Line { .. })));
+        let refused = native("stats auth 'a:geheim").unwrap_err().to_string();
+        assert!(refused.contains("stats auth ***") && !refused.contains("geheim"), "{refused}");
     }
 }

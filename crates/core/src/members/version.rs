@@ -13,6 +13,9 @@ use crate::Note;
 /// How long members that do not become ready are waited for, where enough others are.
 pub const SETTLE: Duration = Duration::from_secs(10);
 
+/// Who orders a version that the settings, or an object of the API, say.
+const SETTINGS: &str = "settings";
+
 /// The most members that are not ready that are named, of an instance.
 const MOST_NAMED: usize = 3;
 
@@ -138,9 +141,14 @@ impl BackendVersion {
         if self.declared == version {
             return self;
         }
-        let note = Note { reason: None, by: Some("settings".to_owned()) };
+        let note = Note { reason: None, by: Some(SETTINGS.to_owned()) };
         let switched = self.switched(version, None, now, note);
         Self { declared: version.to_owned(), ..switched.unwrap_or(self) }
+    }
+
+    /// Whether nobody ordered it, but what declares the backend says it.
+    pub fn is_of_settings(&self) -> bool {
+        self.note.by.as_deref() == Some(SETTINGS)
     }
 
     /// The next phase.

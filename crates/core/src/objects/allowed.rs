@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{ObjectKind, Spec};
 use crate::config::Native;
-use crate::render::before_secret;
+use crate::render::secrets::masked;
 use crate::render::words::words;
 
 /// Where a line may stand.
@@ -126,7 +126,7 @@ pub fn refused(kind: ObjectKind, spec: &Spec, files: &BTreeSet<String>) -> Optio
     for (at, native) in list(spec.get("natives")).iter().enumerate() {
         let Some(line) = native.as_str() else { continue };
         if let Err(why) = check(kind, is_http, line) {
-            let shown = before_secret(line).map_or(line.to_owned(), |it| format!("{it} ***"));
+            let shown = masked(line).unwrap_or_else(|| line.to_owned());
             return Some(format!("natives[{at}]: the line {shown:?} {why}; {INSTEAD}"));
         }
     }
@@ -147,7 +147,8 @@ pub fn refused(kind: ObjectKind, spec: &Spec, files: &BTreeSet<String>) -> Optio
     }
     options(spec).find_map(|(place, option)| {
         let why = option.split_whitespace().find_map(|word| expression(word).err())?;
-        Some(format!("{place}: the option {option:?} {why}; {INSTEAD}"))
+        let shown = masked(option).unwrap_or_else(|| option.to_owned());
+        Some(format!("{place}: the option {shown:?} {why}; {INSTEAD}"))
     })
 }
 

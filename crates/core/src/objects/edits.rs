@@ -58,8 +58,16 @@ pub struct Change {
 /// Objects that are declared together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
+    /// Whose those are that name no owner, and whose other objects may go.
     pub owner: String,
-    pub objects: BTreeMap<ObjectKey, Spec>,
+    pub objects: BTreeMap<ObjectKey, Item>,
+}
+
+/// An object of a document.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Item {
+    pub spec: Spec,
+    pub owner: Option<String>,
 }
 
 /// Why a change can't be made.
@@ -148,8 +156,8 @@ impl Edits {
         Self { deletes, ..Self::default() }
     }
 
-    /// A document's objects are to be as it says, and its owner's. With `prune` its owner's other
-    /// objects go.
+    /// A document's objects are to be as it says, each the owner's whom it names, or the document's.
+    /// With `prune` the document's owner's other objects go.
     ///
     /// # Errors
     /// An object has the place of a secret that is not known.
@@ -159,8 +167,9 @@ impl Edits {
         prune: bool,
     ) -> Result<Self, EditError> {
         let mut edits = Self::default();
-        for (key, spec) in &document.objects {
-            edits.add(before, key.clone(), spec, document.owner.clone(), None)?;
+        for (key, Item { spec, owner }) in &document.objects {
+            let owner = owner.as_ref().unwrap_or(&document.owner).clone();
+            edits.add(before, key.clone(), spec, owner, None)?;
         }
         let others = before.items.iter().filter(|(key, object)| {
             object.owner == document.owner && !document.objects.contains_key(key)
@@ -178,7 +187,7 @@ impl Edits {
         said: Option<Spec>,
     ) -> Result<(), EditError> {
         let known = before.get(&key);
-        let spec = restored(key.kind, spec, known.map(|known| &known.spec))
+        let spec = restored(spec, known.map(|known| &known.spec))
             .map_err(|text| EditError::Secret { key: key.clone(), text })?;
         // What was said still says it where nothing of it has changed but whose list it is.
         let as_said = known.filter(|known| said_alike(&known.spec, &spec));
@@ -201,6 +210,17 @@ impl Edits {
     /// The objects that it makes or changes.
     pub fn puts(&self) -> impl Iterator<Item = &ObjectKey> {
         self.puts.keys()
+    }
+
+    /// The objects that it takes from their owners, with these.
+    pub fn takeovers<'a>(
+        &'a self,
+        before: &'a Objects,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a str)> {
+        self.puts.iter().filter_map(|(key, put)| {
+            let owner = before.get(key).map(|known| known.owner.as_str());
+            owner.filter(|owner| *owner != put.owner).map(|owner| (key, owner))
+        })
     }
 
     /// The objects after it.
@@ -253,7 +273,7 @@ impl Edits {
             let old = known.map_or(&empty, |known| &known.spec);
             let new = after.map_or(&empty, |put| &put.spec);
             let owners = (known.map(|known| &known.owner), after.map(|put| &put.owner));
-            let mut fields = fields(key, old, new);
+            let mut fields = fields(old, new);
             if owners.0 != owners.1 {
                 let text = |owner: Option<&String>| owner.cloned().map(Value::String);
                 let (before, after) = (text(owners.0), text(owners.1));
@@ -281,9 +301,9 @@ fn said_alike(old: &Spec, new: &Spec) -> bool {
 }
 
 /// The keys that differ, as people see them.
-fn fields(key: &ObjectKey, old: &Spec, new: &Spec) -> Vec<FieldChange> {
+fn fields(old: &Spec, new: &Spec) -> Vec<FieldChange> {
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let (shown_old, shown_new) = (hidden(key.kind, old), hidden(key.kind, new));
+    let (shown_old, shown_new) = (hidden(old), hidden(new));
     let differs = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
     let change = |name: &String| FieldChange {
         field: name.clone(),

@@ -23,7 +23,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use edits::{Action, Change, Document, EditError, Edits, FieldChange};
+pub use edits::{Action, Change, Document, EditError, Edits, FieldChange, Item};
 pub use standing::{FileNames, Standing, standings};
 
 /// The most objects that there may be.

@@ -1,72 +1,236 @@
 //! What people see of an object, and how what they send back means what was there.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use super::{ObjectKind, Spec};
-use crate::render::before_secret;
+use super::Spec;
+use crate::render::secrets::{
+    is_name_of_secret, masked, masked_text, secrets as secrets_of_line, secrets_of_text,
+};
 
-/// What stands in the place of a secret.
-pub const HIDDEN: &str = "***";
+pub use crate::render::secrets::HIDDEN;
 
-/// An object as people see it: without the keys of cookies and the passwords in native lines.
-pub fn hidden(kind: ObjectKind, spec: &Spec) -> Spec {
+/// The keys whose texts are lines of HAProxy's, or words of them.
+const LINES: [&str; 2] = ["natives", "options"];
+/// The keys with the value of the header that the same table names.
+const OF_HEADER: [&str; 5] = ["value", "hdr", "hdr_beg", "hdr_dom", "hdr_reg"];
+
+/// An object as people see it: without the keys of cookies, and without the credentials in native
+/// lines, in headers, and wherever else one is known by its looks.
+pub fn hidden(spec: &Spec) -> Spec {
     let mut spec = spec.clone();
-    if let Some(key) = cookie_key(kind, &mut spec) {
-        *key = Value::String(HIDDEN.to_owned());
-    }
-    for native in natives(&mut spec) {
-        if let Some(line) = native.as_str().and_then(hidden_line) {
-            *native = Value::String(line);
+    visit(&mut spec, &mut |place, text| {
+        if let Some(shown) = place.how.shown(text) {
+            *text = shown;
         }
-    }
+    });
     spec
+}
+
+/// Whether a secret of an object is hidden in what is given.
+pub fn has_hidden(spec: &Spec) -> bool {
+    let mut found = false;
+    visit(&mut spec.clone(), &mut |place, text| found |= place.how.has_hidden(text));
+    found
 }
 
 /// What is sent, with the secrets that `before` had where it has only what people see of them.
 ///
 /// # Errors
 /// The place of a secret that is not known.
-pub fn restored(kind: ObjectKind, sent: &Spec, before: Option<&Spec>) -> Result<Spec, String> {
-    let (mut spec, mut before) = (sent.clone(), before.cloned().unwrap_or_default());
-    if let Some(key) = cookie_key(kind, &mut spec).filter(|key| *key == HIDDEN) {
-        let known = cookie_key(kind, &mut before);
-        *key = known.cloned().ok_or_else(|| unknown("cookie.key"))?;
+pub fn restored(sent: &Spec, before: Option<&Spec>) -> Result<Spec, String> {
+    let known = before.map(seen).unwrap_or_default();
+    let sent_seen = seen(sent);
+    let mut found = BTreeMap::new();
+    for one in sent_seen.iter().filter(|one| one.has_hidden) {
+        let secret = stands_for(one, &sent_seen, &known).ok_or_else(|| unknown(&one.place))?;
+        found.insert(one.place.clone(), secret);
     }
-    let known: Vec<_> = natives(&mut before).map(|native| native.clone()).collect();
-    for (index, native) in natives(&mut spec).enumerate() {
-        let Some(line) = native.as_str().filter(|line| line.trim_end().ends_with(HIDDEN)) else {
-            continue;
-        };
-        if hidden_line(line).is_none_or(|shown| shown.trim() != line.trim()) {
-            continue;
+    let mut spec = sent.clone();
+    visit(&mut spec, &mut |place, text| {
+        if let Some(secret) = found.remove(&place.name) {
+            *text = secret;
         }
-        let is_it = |known: &&Value| {
-            let shown = known.as_str().and_then(hidden_line);
-            shown.is_some_and(|shown| shown.trim() == line.trim())
-        };
-        // Where two lines look the same the one at the same place is meant.
-        let at_its_place = known.get(index).filter(is_it);
-        let found = at_its_place.or_else(|| known.iter().find(is_it));
-        *native = found.cloned().ok_or_else(|| unknown(&format!("natives[{index}]")))?;
-    }
+    });
     Ok(spec)
 }
 
 fn unknown(place: &str) -> String {
-    format!("{place}: {HIDDEN} stands for a secret that is stored, and none is; send the secret")
+    format!(
+        "{place}: {HIDDEN} stands for a secret that is stored at this place, and none is there \
+            that looks so; send the secret"
+    )
 }
 
-fn hidden_line(line: &str) -> Option<String> {
-    Some(format!("{} {HIDDEN}", before_secret(line)?))
-}
-
-fn cookie_key(kind: ObjectKind, spec: &mut Spec) -> Option<&mut Value> {
-    if kind != ObjectKind::Backend {
+/// The text that was hidden: that of the same line or table, wherever it stands now. Where several
+/// look alike and differ they must be as many as they were, in their order. What was changed
+/// otherwise has the secret of its place.
+fn stands_for(one: &Seen, sent: &[Seen], known: &[Seen]) -> Option<String> {
+    if one.shown != one.text.trim() {
+        // A part is new, and a part is hidden.
         return None;
     }
-    spec.get_mut("cookie")?.as_object_mut()?.get_mut("key")
+    let is_alike = |other: &&Seen| other.is_alike(one) && other.element == one.element;
+    let alike: Vec<&Seen> = known.iter().filter(is_alike).collect();
+    if let [first, rest @ ..] = &alike[..] {
+        if rest.iter().all(|other| other.text == first.text) {
+            return Some(first.text.clone());
+        }
+        let now: Vec<&Seen> = sent.iter().filter(is_alike).collect();
+        let at = now.iter().position(|other| other.place == one.place)?;
+        return alike.get(at).filter(|_| now.len() == alike.len()).map(|it| it.text.clone());
+    }
+    let there = known.iter().find(|other| other.place == one.place && other.is_alike(one))?;
+    // What was there may stand elsewhere now, and this is another one.
+    let is_elsewhere =
+        sent.iter().any(|other| other.is_alike(there) && other.element == there.element);
+    (!is_elsewhere).then(|| there.text.clone())
 }
 
-fn natives(spec: &mut Spec) -> impl Iterator<Item = &mut Value> {
-    spec.get_mut("natives").and_then(Value::as_array_mut).into_iter().flatten()
+/// A text with a secret, as it is and as people see it.
+struct Seen {
+    /// Like `rules[2].set_header.value`.
+    place: String,
+    /// The same without numbers, and the header that it is of.
+    shape: String,
+    text: String,
+    shown: String,
+    has_hidden: bool,
+    /// What it is a part of, as people see it: a rule, a native line.
+    element: Value,
+}
+
+impl Seen {
+    fn is_alike(&self, other: &Self) -> bool {
+        self.shape == other.shape && self.shown == other.shown
+    }
+}
+
+fn seen(spec: &Spec) -> Vec<Seen> {
+    let shown = hidden(spec);
+    let mut found = Vec::new();
+    visit(&mut spec.clone(), &mut |place, text| {
+        let Some(mask) = place.how.shown(text) else { return };
+        let element = shown.get(place.key).map(|value| match place.index {
+            Some(index) => value.get(index).cloned().unwrap_or_default(),
+            None => value.clone(),
+        });
+        found.push(Seen {
+            place: place.name.clone(),
+            shape: place.shape.clone(),
+            shown: mask.trim().to_owned(),
+            has_hidden: place.how.has_hidden(text),
+            text: text.clone(),
+            element: trimmed(element.unwrap_or_default()),
+        });
+    });
+    found
+}
+
+/// A line is the same whatever blanks are around it.
+fn trimmed(element: Value) -> Value {
+    match element {
+        Value::String(line) => line.trim().into(),
+        other => other,
+    }
+}
+
+/// How a text may be a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// All of it is.
+    Whole,
+    /// As a line of HAProxy's.
+    Line,
+    /// As any text.
+    Text,
+}
+
+impl How {
+    fn shown(self, text: &str) -> Option<String> {
+        match self {
+            Self::Whole => Some(HIDDEN.to_owned()),
+            Self::Line => masked(text),
+            Self::Text => masked_text(text),
+        }
+    }
+
+    /// Whether the text has what stands in the place of a secret.
+    fn has_hidden(self, text: &str) -> bool {
+        let ranges = match self {
+            Self::Whole => return text == HIDDEN,
+            Self::Line => secrets_of_line(text),
+            Self::Text => secrets_of_text(text),
+        };
+        ranges.into_iter().any(|range| text[range].contains(HIDDEN))
+    }
+}
+
+/// Where a text stands.
+#[derive(Clone)]
+struct Place<'a> {
+    key: &'a str,
+    /// Within the list that the key has.
+    index: Option<usize>,
+    name: String,
+    shape: String,
+    how: How,
+}
+
+impl Place<'_> {
+    fn within(&self, step: &str, shape: &str, how: How) -> Self {
+        let (name, shape) = (format!("{}{step}", self.name), format!("{}{shape}", self.shape));
+        Self { name, shape, how, ..self.clone() }
+    }
+}
+
+/// Each text of an object, with its place.
+fn visit(spec: &mut Spec, see: &mut impl FnMut(&Place<'_>, &mut String)) {
+    for (key, value) in spec.iter_mut() {
+        let how = if LINES.contains(&key.as_str()) { How::Line } else { How::Text };
+        let (name, shape) = (key.clone(), key.clone());
+        let place = Place { key, index: None, name, shape, how };
+        match value {
+            Value::Array(elements) => {
+                for (index, element) in elements.iter_mut().enumerate() {
+                    let within = place.within(&format!("[{index}]"), "[]", how);
+                    visit_value(element, &Place { index: Some(index), ..within }, see);
+                }
+            }
+            value => visit_value(value, &place, see),
+        }
+    }
+}
+
+fn visit_value(
+    value: &mut Value,
+    place: &Place<'_>,
+    see: &mut impl FnMut(&Place<'_>, &mut String),
+) {
+    match value {
+        Value::String(text) => see(place, text),
+        Value::Array(elements) => {
+            for (index, element) in elements.iter_mut().enumerate() {
+                visit_value(element, &place.within(&format!("[{index}]"), "[]", place.how), see);
+            }
+        }
+        Value::Object(fields) => {
+            let named = fields.get("name").or_else(|| fields.get("header")).and_then(Value::as_str);
+            let header = named.filter(|name| is_name_of_secret(name)).map(str::to_lowercase);
+            for (key, field) in fields.iter_mut() {
+                let of_header = header.as_ref().filter(|_| OF_HEADER.contains(&key.as_str()));
+                let is_cookies = place.name == "cookie" && key == "key";
+                let how = match key.as_str() {
+                    _ if of_header.is_some() || is_cookies => How::Whole,
+                    key if LINES.contains(&key) => How::Line,
+                    _ => place.how,
+                };
+                let of_header = of_header.map(|name| format!("({name})")).unwrap_or_default();
+                let (step, shape) = (format!(".{key}"), format!(".{key}{of_header}"));
+                visit_value(field, &place.within(&step, &shape, how), see);
+            }
+        }
+        _ => {}
+    }
 }

@@ -82,7 +82,9 @@ fn what_is_so_already_is_no_change() {
 fn a_document_prunes_what_its_owner_has_beside_it_and_nothing_of_others() {
     let mut before = put(&Objects::default(), backend("of-anna"), json!({"servers": []}));
     let deploy = |objects: &[(&str, Value)], prune, before: &Objects| {
-        let of = |(name, value): &(&str, Value)| (backend(name), spec(value.clone()));
+        let of = |(name, value): &(&str, Value)| {
+            (backend(name), Item { spec: spec(value.clone()), owner: None })
+        };
         let objects = objects.iter().map(of).collect();
         let document = Document { owner: "deploy".to_owned(), objects };
         let edits = Edits::of_document(before, &document, prune).unwrap();
@@ -107,7 +109,7 @@ fn secrets_are_shown_to_nobody_and_come_back_as_they_were() {
         "natives": ["stats auth admin:pass1", "stats auth ben:pass2", "option redispatch"],
     });
     let before = put(&Objects::default(), backend("app"), said.clone());
-    let shown = hidden(ObjectKind::Backend, &spec(said.clone()));
+    let shown = hidden(&spec(said.clone()));
     let text = Value::Object(shown.clone()).to_string();
     assert!(!text.contains("s3cret") && !text.contains("pass"), "{text}");
     let edits = Edits::put(&before, backend("app"), &shown, None, "anna").unwrap();
@@ -122,9 +124,79 @@ fn secrets_are_shown_to_nobody_and_come_back_as_they_were() {
 }
 
 #[test]
+fn a_document_is_of_many_owners_and_takes_nothing_over_unseen() {
+    let before = put(&Objects::default(), backend("a"), json!({"servers": []}));
+    let item = |owner: Option<&str>| Item {
+        spec: spec(json!({"servers": []})),
+        owner: owner.map(str::to_owned),
+    };
+    let objects = [(backend("a"), item(None)), (backend("b"), item(Some("ben")))];
+    let document = Document { owner: "deploy".to_owned(), objects: objects.into() };
+    let edits = Edits::of_document(&before, &document, false).unwrap();
+    let taken: Vec<_> = edits.takeovers(&before).collect();
+    assert_eq!(taken, [(&backend("a"), "anna")]);
+    let after = edits.after(&before, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+    let owners: Vec<_> = after.items.values().map(|it| it.owner.as_str()).collect();
+    assert_eq!(owners, ["deploy", "ben"]);
+}
+
+#[test]
+fn a_hidden_secret_is_never_stored_as_one_and_never_another_ones() {
+    let set = |path: &str, value: &str| json!({"path": path, "set_header": {"name": "Authorization", "value": value}});
+    let said = json!({
+        "bind": [":80"],
+        "rules": [set("/a", "Basic one"), set("/b", "Basic two")],
+        "natives": [
+            "http-request set-header X-Api-Key k1 if { path /a }",
+            "stats auth ann:p1",
+            "stats auth ben:p2",
+        ],
+    });
+    let before = put(&Objects::default(), frontend("web"), said.clone());
+    let shown = hidden(&spec(said.clone()));
+    let text = Value::Object(shown.clone()).to_string();
+    for secret in ["one", "two", "k1", "p1", "p2"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    let sent = |change: &dyn Fn(&mut Value)| {
+        let mut sent = Value::Object(shown.clone());
+        change(&mut sent);
+        let sent = sent.as_object().cloned().unwrap();
+        let edits = Edits::put(&before, frontend("web"), &sent, None, "anna")?;
+        let after = edits.after(&before, Timestamp::UNIX_EPOCH, &Note::default())?;
+        Ok::<_, EditError>(Value::Object(after.items[&frontend("web")].spec.clone()))
+    };
+    assert_eq!(sent(&|_| {}), Ok(said.clone()), "what is read can be sent back");
+    // Two rules change places, and their secrets with them.
+    let swapped = sent(&|it| it["rules"].as_array_mut().unwrap().reverse()).unwrap();
+    let (rules, mut expected) = (&swapped["rules"], said["rules"].clone());
+    expected.as_array_mut().unwrap().reverse();
+    assert_eq!(*rules, expected);
+    // What is changed beside one leaves it, and what comes before a line too.
+    let changed = sent(&|it| it["rules"][0]["path"] = json!("/c")).unwrap();
+    assert_eq!(changed["rules"][0], set("/c", "Basic one"));
+    let more = sent(&|it| {
+        it["natives"].as_array_mut().unwrap().insert(0, json!("option httplog"));
+    });
+    assert_eq!(more.unwrap()["natives"][1], said["natives"][0]);
+    // Nobody can tell which one is meant, or there is none there.
+    for change in [
+        &(|it: &mut Value| drop(it["natives"].as_array_mut().unwrap().remove(1)))
+            as &dyn Fn(&mut Value),
+        &|it: &mut Value| it["natives"][0] = json!("http-request set-header X-Api-Key ***"),
+        &|it: &mut Value| it["rules"][0]["set_header"]["name"] = json!("X-Token"),
+        &|it: &mut Value| it["natives"][1] = json!("redirect prefix https://***@a.test"),
+    ] {
+        let refused = sent(change).unwrap_err();
+        let EditError::Secret { text, .. } = &refused else { panic!("{refused:?}") };
+        assert!(text.contains("send the secret"), "{text}");
+    }
+}
+
+#[test]
 fn there_is_a_bound_that_nothing_can_pass_and_anything_may_go_below() {
     let note = Note::default();
-    let many = (0..=MOST_OBJECTS).map(|number| (backend(&number.to_string()), Spec::new()));
+    let many = (0..=MOST_OBJECTS).map(|number| (backend(&number.to_string()), Item::default()));
     let document = Document { owner: "a".to_owned(), objects: many.collect() };
     let edits = Edits::of_document(&Objects::default(), &document, false).unwrap();
     let after = edits.after(&Objects::default(), Timestamp::UNIX_EPOCH, &note);
@@ -167,7 +239,7 @@ fn edits(before: &Objects, step: &Step) -> Edits {
         Step::Delete(true, name) => Edits::delete(before, frontend(&format!("f{name}"))),
         Step::Delete(false, name) => Edits::delete(before, backend(&format!("b{name}"))),
         Step::Document(names, prune) => {
-            let said = spec(json!({"servers": []}));
+            let said = Item { spec: spec(json!({"servers": []})), owner: None };
             let objects = names.iter().map(|name| (backend(&format!("b{name}")), said.clone()));
             let document = Document { owner: "deploy".to_owned(), objects: objects.collect() };
             Edits::of_document(before, &document, *prune).unwrap()

@@ -10,6 +10,7 @@ mod process;
 pub mod read;
 mod route;
 mod rules;
+pub mod secrets;
 pub mod stamp;
 mod template;
 mod text;
@@ -19,8 +20,8 @@ pub mod words;
 use crate::config::{Config, Native};
 pub use rules::fits;
 pub use template::{TemplateError, check_template};
+pub use text::Rendered;
 use text::Writer;
-pub use text::{Rendered, before_secret};
 
 /// The text that the configuration's own template gives; without one it is that of [`render`].
 ///

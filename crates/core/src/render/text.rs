@@ -1,14 +1,11 @@
 //! A text of lines, each with the setting that it was made from.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::secrets::{masked, without_secrets};
 use super::words::Line;
 use crate::config::values::Secret;
-
-/// What people see of a secret.
-const HIDDEN: &str = "***";
 
 /// `haproxy.cfg`, and which setting each of its lines was made from.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -16,8 +13,6 @@ pub struct Rendered {
     text: String,
     /// Of each line.
     origins: Vec<Arc<str>>,
-    /// The lines with a secret, as people see them. By number, from 0.
-    hidden: BTreeMap<usize, String>,
 }
 
 impl std::fmt::Debug for Rendered {
@@ -35,40 +30,26 @@ impl Rendered {
     /// The text without its secrets, line by line the same.
     pub fn shown(&self) -> String {
         let mut shown = String::with_capacity(self.text.len());
-        for (number, line) in self.text.lines().enumerate() {
-            match (self.hidden.get(&number), before_secret(line)) {
-                (Some(hidden), _) => shown.push_str(hidden),
-                // A template may have changed the lines around it.
-                (None, Some(before)) => shown.push_str(&format!("{before} {HIDDEN}")),
-                (None, None) => shown.push_str(line),
+        for line in self.text.lines() {
+            match masked(line) {
+                Some(hidden) => shown.push_str(&hidden),
+                None => shown.push_str(line),
             }
             shown.push('\n');
         }
         shown
     }
 
-    /// Whether somebody who reads it learns a secret.
-    pub fn has_secrets(&self) -> bool {
-        !self.hidden.is_empty() || self.text.lines().any(|line| before_secret(line).is_some())
+    /// What HAProxy says of it, or of the line of this number (from 1), without its secrets.
+    pub fn without_secrets(&self, said: &str, line: Option<usize>) -> String {
+        let line = line.and_then(|line| self.text.lines().nth(line.checked_sub(1)?));
+        without_secrets(said, &self.text, line)
     }
 
     /// The setting that a line (from 1) was made from, like `frontend[0].rules[2]`.
     pub fn origin(&self, line: usize) -> Option<&str> {
         self.origins.get(line.checked_sub(1)?).map(AsRef::as_ref)
     }
-}
-
-/// What a line with a secret has before it.
-pub fn before_secret(line: &str) -> Option<String> {
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let keywords = match words.as_slice() {
-        ["dynamic-cookie-key", ..] => 1,
-        ["stats", "auth", ..] => 2,
-        ["user", _, "password" | "insecure-password", ..] => 3,
-        _ => return None,
-    };
-    let indent = &line[..line.len() - line.trim_start().len()];
-    Some(format!("{indent}{}", words[..keywords].join(" ")))
 }
 
 /// What a template gives is written line by line.
@@ -82,9 +63,6 @@ impl Rendered {
 
     /// A line that another text has too, by its number there (from 1).
     pub(super) fn push_line_of(&mut self, line: &str, other: &Self, number: usize) {
-        if let Some(hidden) = number.checked_sub(1).and_then(|at| other.hidden.get(&at)) {
-            self.hidden.insert(self.origins.len(), hidden.clone());
-        }
         self.push_line(line, other.origin(number).unwrap_or_default());
     }
 }
@@ -117,11 +95,8 @@ impl Writer {
         self.push(&format!("    {line}"));
     }
 
-    /// A line that ends with a secret.
+    /// A line that ends with a secret: one that people see without it (`secrets::masked`).
     pub fn secret_line(&mut self, keywords: &str, secret: &Secret) {
-        self.rendered
-            .hidden
-            .insert(self.rendered.origins.len(), format!("    {keywords} {HIDDEN}"));
         self.line(&Line::new(keywords).value(secret.reveal()));
     }
 

@@ -74,7 +74,8 @@ fn remark(printed: &str, file: &str, rendered: &Rendered) -> Option<Remark> {
     let line = line_of(text, file);
     let text = line.map_or(text, |line| without_place(text, &format!("[{file}:{line}]")));
     let setting = line.and_then(|line| rendered.origin(line)).map(str::to_owned);
-    Some(Remark { level, line, setting, text: text.trim().to_owned() })
+    let text = rendered.without_secrets(text.trim(), line);
+    Some(Remark { level, line, setting, text })
 }
 
 /// The number after the file's name in `[FILE:12]`.

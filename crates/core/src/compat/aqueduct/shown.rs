@@ -5,12 +5,12 @@ use serde_json::{Map, Value, json};
 
 use super::{Backend, BackendType, Frontend, Health, KeepAlive, Mode, Refusal};
 use crate::objects::secrets::{hidden, restored};
-use crate::objects::{Object, ObjectKind, Spec};
+use crate::objects::{Object, Spec};
 
 /// A frontend.
 pub fn frontend(key: &str, object: &Object) -> Value {
-    let said = object.said.clone().and_then(|said| as_said::<Frontend>(ObjectKind::Frontend, said));
-    let frontend = said.unwrap_or_else(|| frontend_of(&hidden(ObjectKind::Frontend, &object.spec)));
+    let said = object.said.clone().and_then(|said| as_said::<Frontend>(said));
+    let frontend = said.unwrap_or_else(|| frontend_of(&hidden(&object.spec)));
     with_identity("frontend", key, serde_json::to_value(frontend))
 }
 
@@ -25,8 +25,8 @@ pub struct Registered {
 
 /// A backend; with what has registered, where its members do.
 pub fn backend(key: &str, object: &Object, registered: Option<Registered>) -> Value {
-    let said = object.said.clone().and_then(|said| as_said::<Backend>(ObjectKind::Backend, said));
-    let spec = hidden(ObjectKind::Backend, &object.spec);
+    let said = object.said.clone().and_then(|said| as_said::<Backend>(said));
+    let spec = hidden(&object.spec);
     let mut backend = said.unwrap_or_else(|| backend_of(&spec));
     if backend.kind == BackendType::Dynamic {
         backend.members = Vec::new();
@@ -42,21 +42,17 @@ pub fn backend(key: &str, object: &Object, registered: Option<Registered>) -> Va
 ///
 /// # Errors
 /// The place of a secret that is not known.
-pub fn natives(
-    kind: ObjectKind,
-    sent: &[String],
-    before: Option<&Object>,
-) -> Result<Vec<String>, Refusal> {
+pub fn natives(sent: &[String], before: Option<&Object>) -> Result<Vec<String>, Refusal> {
     let lines = |lines: Value| Spec::from_iter([("natives".to_owned(), lines)]);
-    let restored = restored(kind, &lines(sent.into()), before.map(|object| &object.spec));
+    let restored = restored(&lines(sent.into()), before.map(|object| &object.spec));
     let restored = restored.map_err(|text| Refusal::payload("natives", text))?;
     Ok(texts(restored.get("natives")))
 }
 
-fn as_said<T: serde::de::DeserializeOwned>(kind: ObjectKind, said: Spec) -> Option<T> {
+fn as_said<T: serde::de::DeserializeOwned>(said: Spec) -> Option<T> {
     let mut said = said;
     if let Some(natives) = said.get("natives").cloned() {
-        let shown = hidden(kind, &Spec::from_iter([("natives".to_owned(), natives)]));
+        let shown = hidden(&Spec::from_iter([("natives".to_owned(), natives)]));
         said.extend(shown);
     }
     serde_json::from_value(Value::Object(said)).ok()

@@ -289,9 +289,9 @@ fn what_was_said_is_shown_until_somebody_says_something_else() {
     assert_eq!((&first["balance"], &first["members"]), (&json!("first"), &said["members"]));
     let natives: Vec<String> = serde_json::from_value(first["natives"].clone()).unwrap();
     assert!(natives[0].ends_with("***") && !natives[0].contains("secret"), "{natives:?}");
-    let restored = shown::natives(BackendKind, &natives, Some(object)).unwrap();
+    let restored = shown::natives(&natives, Some(object)).unwrap();
     assert_eq!(restored, ["stats auth admin:secret"], "what was hidden is meant again");
-    assert!(shown::natives(BackendKind, &natives, None).is_err());
+    assert!(shown::natives(&natives, None).is_err());
 
     let other = Edits::put(&objects, key.clone(), &spec_of(json!({"servers": []})), None, "anna");
     let after = other.unwrap().after(&objects, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();

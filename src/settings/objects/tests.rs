@@ -1,0 +1,163 @@
+use jiff::Timestamp;
+use mapsmith_core::Note;
+use mapsmith_core::objects::Edits;
+use serde_json::json;
+
+use super::*;
+use crate::settings::WhenEmpty;
+
+const FILE: &str = r#"
+    [haproxy]
+    managed = true
+    [store]
+    path = "s.db"
+    [[frontend]]
+    name = "own"
+    bind = [":81"]
+    maxconn = 7
+    default_backend = "shared"
+    [[backend]]
+    name = "shared"
+    servers = []
+"#;
+
+fn file(text: &str) -> SettingsFile {
+    SettingsFile::of_text(Path::new("/etc/a.toml"), text.to_owned()).unwrap()
+}
+
+fn with(file: &SettingsFile, said: &[(ObjectKind, &str, serde_json::Value)]) -> SettingsFile {
+    let mut objects = Objects::default();
+    for (kind, name, spec) in said {
+        let key = ObjectKey::new(*kind, *name);
+        let spec = spec.as_object().unwrap();
+        let edits = Edits::put(&objects, key, spec, None, "anna").unwrap();
+        objects = edits.after(&objects, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+    }
+    file.with_objects(Arc::new(objects)).unwrap()
+}
+
+fn set_aside(file: &SettingsFile, kind: ObjectKind, name: &str) -> String {
+    match &file.declared().standings[&ObjectKey::new(kind, name)] {
+        Standing::SetAside { reason } => reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+use ObjectKind::{Backend, Frontend};
+
+#[test]
+fn what_the_api_declares_stands_behind_what_the_file_says() {
+    let file = file(FILE);
+    let app = json!({"servers": [{"name": "a", "address": "127.0.0.1:1", "weight": 7}]});
+    let web = json!({"bind": [":80", {"address": ":82"}], "default_backend": "app",
+        "rules": [{"path": "7", "backend": "shared"}], "forwarded_for": false});
+    let merged = with(&file, &[(Backend, "app", app), (Frontend, "web", web)]);
+    let frontends: Vec<_> =
+        merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
+    assert_eq!(frontends, ["own", "web"]);
+    assert!(!merged.settings.frontends[1].forwarded_for);
+    assert_eq!(merged.settings.backends[0].empty, WhenEmpty::Keep, "of the file");
+    assert_eq!(merged.settings.backends[1].empty, WhenEmpty::Accept);
+    assert_eq!(merged.settings.backends[1].name, "app");
+    assert!(merged.declared().standings.values().all(Standing::counts));
+    let again = merged.with_objects(Arc::default()).unwrap();
+    assert_eq!(again.settings.frontends.len(), 1, "nothing of them stays");
+    let own = &merged.declared().of_file[&ObjectKey::new(Frontend, "own")];
+    let expected = json!({"bind": [":81"], "default_backend": "shared", "maxconn": 7});
+    assert_eq!(serde_json::Value::Object(own.clone()), expected);
+}
+
+#[test]
+fn a_file_without_frontends_will_do_where_they_can_be_declared() {
+    let file = file("[haproxy]\nmanaged = true\n[store]\npath = \"s.db\"\n");
+    let app = json!({"servers": []});
+    let web = json!({"bind": [":80"], "default_backend": "app"});
+    let merged = with(&file, &[(Frontend, "web", web.clone()), (Backend, "app", app)]);
+    assert_eq!(merged.settings.frontends.len(), 1);
+    let pending = with(&file, &[(Frontend, "web", web)]);
+    assert!(pending.settings.frontends.is_empty());
+}
+
+#[test]
+fn what_reads_files_or_listens_is_the_files_own_unless_it_says_otherwise() {
+    let app = json!({"servers": [], "natives": ["server x 127.0.0.1:1 crt /k"]});
+    let line = "http-request return status 200 content-type a file /etc/shadow";
+    let web = json!({"bind": [":80"], "default_backend": "app", "natives": [line]});
+    let maps = json!({"bind": [":82"], "default_backend": "shared",
+        "rules": [{"map": {"file": "/m/a", "by": "src"}, "deny": 403}]});
+    let said = [(Backend, "app", app), (Frontend, "web", web), (Frontend, "maps", maps)];
+    let merged = with(&file(FILE), &said);
+    for (kind, name, words) in [
+        (Backend, "app", "natives[0]: the line"),
+        (Frontend, "web", "has \"file\", which reads a file"),
+        (Frontend, "maps", "rules[0].map.file: the API takes files alone that the settings"),
+    ] {
+        let reason = set_aside(&merged, kind, name);
+        assert!(reason.contains(words) && reason.contains("api.natives"), "{reason}");
+    }
+    let open = with(&file(&format!("{FILE}[api]\nnatives = \"any\"\n")), &said);
+    assert!(open.declared().standings.values().all(Standing::counts));
+    // The file's own are as they were, and what they name may be named.
+    let own = format!("{FILE}natives = [\"http-request deny if {{ src,map_ip(/m/a) 1 }}\"]\n");
+    let merged = with(&file(&own), &said[2..]);
+    assert!(merged.declared().standings.values().all(Standing::counts));
+}
+
+#[test]
+fn a_frontend_that_waits_leaves_its_port_to_the_file_and_to_whoever_listens() {
+    let waiting = |bind: &str| json!({"bind": [bind], "default_backend": "later"});
+    let said = [
+        (Frontend, "waits", waiting(":81")),
+        (Frontend, "first", json!({"bind": [":82"], "default_backend": "shared"})),
+        (Frontend, "beside", waiting(":82")),
+        (Frontend, "free", waiting(":83")),
+    ];
+    let merged = with(&file(FILE), &said);
+    let names: Vec<_> = merged.settings.frontends.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["own", "first"], "the file's counts, and so does one that can listen");
+    let reason = set_aside(&merged, Frontend, "waits");
+    assert!(reason.contains("the frontend own listens at :81 too"), "{reason}");
+    let reason = set_aside(&merged, Frontend, "beside");
+    assert!(reason.contains("the frontend first listens at :82 too"), "{reason}");
+    let free = &merged.declared().standings[&ObjectKey::new(Frontend, "free")];
+    assert!(matches!(free, Standing::Pending { .. }), "{free:?}");
+    // The port is free again.
+    let merged = with(&file(&FILE.replace(":81", ":91")), &said);
+    let waits = &merged.declared().standings[&ObjectKey::new(Frontend, "waits")];
+    assert!(matches!(waits, Standing::Pending { .. }), "{waits:?}");
+}
+
+#[test]
+fn one_objects_fault_is_its_own() {
+    let file = file(FILE);
+    let good = json!({"servers": []});
+    let merged = with(
+        &file,
+        &[
+            (Backend, "good", good.clone()),
+            (Backend, "misspelt", json!({"servers": [], "balanse": "random"})),
+            (Backend, "sourceless", json!({"from": "nowhere"})),
+            (Backend, "own", good.clone()),
+            (Frontend, "good", json!({"bind": [":90"], "default_backend": "good"})),
+            (Frontend, "taken", json!({"bind": [":81"], "default_backend": "good"})),
+            (Frontend, "left", json!({"bind": [":91"], "default_backend": "misspelt"})),
+            (Frontend, "natives", json!({"bind": [":92"], "natives": ["a\nfrontend x"]})),
+            (Frontend, "fine", json!({"bind": [":93"], "default_backend": "good"})),
+        ],
+    );
+    for (kind, name, said) in [
+        (Backend, "misspelt", "balanse: there is no such key; did you mean balance?"),
+        (Backend, "sourceless", "from: there is no source of the name \"nowhere\""),
+        (Backend, "own", "the settings file has a [[frontend]] of the name own"),
+        (Frontend, "good", "a backend has the name good too"),
+        (Frontend, "taken", "the frontend own listens at :81 too"),
+        (Frontend, "natives", "natives[0]: the line"),
+    ] {
+        let reason = set_aside(&merged, kind, name);
+        assert!(reason.contains(said), "{name}: {reason}");
+    }
+    let left = &merged.declared().standings[&ObjectKey::new(Frontend, "left")];
+    assert!(matches!(left, Standing::Pending { .. }), "{left:?}");
+    let names: Vec<_> = merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
+    assert_eq!(names, ["own", "fine"]);
+}
