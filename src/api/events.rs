@@ -30,17 +30,18 @@ impl Api {
         })
     }
 
-    /// Events after a number, or the newest ones.
+    /// Events after a number, or the newest ones. That some before the `oldest` of an answer before
+    /// are gone is known to whoever asks.
     ///
     /// # Errors
     /// They are no longer kept, or the store can't be read.
     pub async fn activity(
         &self,
-        after: Option<u64>,
+        (after, known): (Option<u64>, Option<u64>),
         topics: &Topics,
         limit: usize,
     ) -> Result<ActivityReport, Error> {
-        let (last, oldest) = self.events.bounds();
+        let (last, oldest) = self.events.bounds(topics);
         let is_asked =
             |event: &&Arc<Event>| topics.is_empty() || topics.contains(&event.happening.kind);
         let Some(mut position) = after else {
@@ -51,9 +52,13 @@ impl Api {
             let items = asked[begin..].iter().map(|event| (***event).clone()).collect();
             return Ok(ActivityReport { items, next, more: false, oldest });
         };
+        let known = match position {
+            0 => oldest - 1,
+            _ => known.unwrap_or_default().saturating_sub(1),
+        };
         let mut items: Vec<Event> = Vec::new();
         loop {
-            let found = self.events.after(position, LOOKED_AT).await.map_err(Error::from)?;
+            let found = self.events.after(position, LOOKED_AT, (topics, known)).await?;
             let is_all = found.len() < LOOKED_AT;
             for event in &found {
                 if items.len() >= limit {

@@ -83,12 +83,7 @@ impl Api {
             gone: gone.map(|gone| self.gone_node(&node, gone)),
             master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
-            last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {
-                revision: revision.number,
-                at: revision.at,
-                from: change.from.clone(),
-                to: change.to.clone(),
-            }),
+            last_change: self.last_change(&decision, &node).await,
             registration,
             pin,
             blocked,
@@ -99,6 +94,24 @@ impl Api {
             hold: hold_report(decision.hold),
             node,
         }
+    }
+
+    /// The latest change of a node: as it is remembered, or as the store has it.
+    async fn last_change(&self, decision: &MapDecision, node: &str) -> Option<ExplainChange> {
+        let (log, in_force) = (&decision.log, decision.in_force.as_ref()?);
+        if let Some((revision, change)) = log.last_change(node) {
+            return Some(ExplainChange {
+                revision: revision.number,
+                at: revision.at,
+                from: change.from.clone(),
+                to: change.to.clone(),
+            });
+        }
+        let from = log.first_unknown(in_force.number);
+        let found = self.kept_change(node.to_owned(), in_force.number, from).await?;
+        let (record, before) = found;
+        let to = in_force.entries.get(node).map(str::to_owned);
+        Some(ExplainChange { revision: record.number, at: record.at, from: before, to })
     }
 
     /// What every instance holds of the node in memory right now; nothing where there is no map.

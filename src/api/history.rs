@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mapsmith_core::history::{Chain, Difference, Patch, RevisionRecord, Unreached};
+use mapsmith_core::history::{Chain, Difference, Patch, RevisionRecord, Unreached, before_in};
 use mapsmith_core::{EntryMap, Revision};
 use tokio::sync::Semaphore;
 
@@ -74,6 +74,11 @@ impl Changes {
         })
     }
 }
+
+/// How many revisions are looked at for the last change of a node.
+const LOOKED_BACK: usize = 50;
+/// How many changes of nodes these may have together: a person is waiting.
+const MOST_LOOKED_AT: usize = 100_000;
 
 impl Api {
     /// A page of the revisions that are kept, the newest first.
@@ -217,6 +222,19 @@ impl Api {
         Ok(revisions.take_while(|record| record.number > number).take(SHOWN_SINCE).collect())
     }
 
+    /// The latest revision that changed a node, and its master before; none where none of the last
+    /// few did, or they are not kept. The changes after `from` are known not to be of it.
+    pub(super) async fn kept_change(
+        &self,
+        node: String,
+        in_force: u64,
+        from: u64,
+    ) -> Option<(RevisionRecord, Option<String>)> {
+        self.history.as_ref()?;
+        // What can't be read is as if it were not kept: the rest of the answer is as good.
+        self.read(move |reader| latest_change(&reader, &node, in_force, from)).await.ok()?
+    }
+
     /// The ways from the map in force to a revision, and to an older one or the same.
     async fn patches(&self, newest: &Newest, newer: u64, older: u64) -> Result<[Patch; 2], Error> {
         let in_force = newest.in_force.number;
@@ -307,6 +325,37 @@ impl Newest {
         }
         Ok(patch.apply(&self.in_force.entries))
     }
+}
+
+/// Follows the kept revisions back from the one in force, some way.
+fn latest_change(
+    reader: &HistoryReader,
+    node: &str,
+    in_force: u64,
+    from: u64,
+) -> Result<Option<(RevisionRecord, Option<String>)>, StoreErrorKind> {
+    let (mut next, mut rows) = (Some(in_force), 0);
+    for record in reader.records()?.into_iter().take(LOOKED_BACK) {
+        if Some(record.number) != next {
+            continue;
+        }
+        next = record.previous;
+        if record.number > from {
+            continue;
+        }
+        rows += record.counts.total();
+        if rows > MOST_LOOKED_AT {
+            break;
+        }
+        for block in reader.blocks(record.number)? {
+            match before_in(&block, node) {
+                Ok(None) => {}
+                Ok(Some(before)) => return Ok(Some((record, before))),
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn report(from: u64, to: u64, changes: &Changes, page: &Page) -> DiffReport {

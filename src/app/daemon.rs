@@ -122,6 +122,8 @@ pub(super) struct Daemon {
     pub(super) desired: Option<watch::Receiver<Desired>>,
     /// Has what the engine knows once it has ended.
     memory: Option<oneshot::Receiver<Memory>>,
+    /// How the instances stand.
+    pub(super) instances: Vec<watch::Receiver<InstanceReport>>,
     /// None where HAProxy's process and configuration are somebody else's.
     haproxy: Option<watch::Receiver<SupervisorReport>>,
 }
@@ -169,7 +171,10 @@ impl Daemon {
         let stored = stored_with(store.clone()).await?;
         let challenges = self.supply_certificates().await?;
         let (tls_files, turn) = (self.start_tls_files()?, Turn::default());
-        let fleet = self.start_instances(&desired, &tls_files, challenges.as_ref(), &turn)?;
+        let fleet = {
+            let before = (&turn, carried.instances.as_slice());
+            self.start_instances(&desired, &tls_files, challenges.as_ref(), before)?
+        };
         let certificates = self.start_certificates(challenges, &fleet);
         let services = self.start_services_source(&registries)?;
         // What can fail comes before: whoever takes the sockets that are held goes on with them.
@@ -237,6 +242,7 @@ impl Daemon {
             known_services: None,
             desired: None,
             memory: None,
+            instances: Vec::new(),
             haproxy: None,
         }
     }
@@ -427,6 +433,8 @@ impl Daemon {
             }
         }
         carried.lists = self.lists_in_force();
+        let status = |report: &watch::Receiver<InstanceReport>| report.borrow().status.clone();
+        carried.instances = self.instances.iter().map(status).collect();
         carried.haproxy = self.haproxy.as_ref().map(|report| report.borrow().clone());
         let memory = self.memory.take().and_then(|mut memory| memory.try_recv().ok());
         carried.memory = memory.or(carried.memory.take());

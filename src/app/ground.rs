@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{anyhow, bail};
 use mapsmith_core::objects::{Objects, Standing};
 use mapsmith_core::server::LastGoodList;
+use mapsmith_core::status::InstanceStatus;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ pub(super) struct Carried {
     pub lists: BTreeMap<String, LastGoodList>,
     /// What the engine knew beside.
     pub memory: Option<Memory>,
+    /// How the instances stood.
+    pub instances: Vec<InstanceStatus>,
     /// How HAProxy's configuration and process stood.
     pub haproxy: Option<SupervisorReport>,
     /// Those that are held for HAProxy.

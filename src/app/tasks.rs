@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use haproxy_runtime::{MapClient, MapName};
 use mapsmith_core::desired::references::Targets;
+use mapsmith_core::status::InstanceStatus;
 use mapsmith_core::{Content, Desired, ServerList, SourceState};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -159,7 +160,7 @@ impl Daemon {
         desired: &watch::Receiver<Desired>,
         tls_files: &[watch::Receiver<InForce>],
         challenges: Option<&Challenges>,
-        turn: &Turn,
+        (turn, before): (&Turn, &[InstanceStatus]),
     ) -> anyhow::Result<Fleet> {
         let settings = self.settings();
         let map = MapName::new(&settings.map.path.to_string_lossy());
@@ -177,6 +178,7 @@ impl Daemon {
             let (screen, rows) = rows::channel(&instance.name);
             let ask = Some(ask_sources(&self.requests));
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
+                .go_on(before)
                 .with_rows(rows)
                 .with_certificates(certificates)
                 .with_challenges(self.challenge_phase(index, challenges))
@@ -191,6 +193,7 @@ impl Daemon {
             let work = task.run(desired.clone(), sender, self.shutdown.clone());
             self.tasks.start(format!("instance {}", instance.name), work);
         }
+        self.instances.clone_from(&fleet.reports);
         Ok(fleet)
     }
 }

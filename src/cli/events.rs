@@ -48,12 +48,13 @@ pub(super) async fn events(
         return follow(&connection, &wanted, format).await;
     }
     let mut all = ActivityReport::default();
-    let mut after = wanted.after;
+    let (mut after, mut oldest) = (wanted.after, None);
     loop {
         let rest = wanted.limit.saturating_sub(all.items.len()).clamp(1, LARGEST_PAGE).to_string();
         let number = after.map(|after| after.to_string());
         let query = [
             ("after", number.as_deref()),
+            ("oldest", oldest.as_deref()),
             ("limit", Some(rest.as_str())),
             ("topics", Some(wanted.topics.as_str())),
         ];
@@ -61,7 +62,7 @@ pub(super) async fn events(
         let asked =
             connection.ask(Method::GET, &["v1", "activity"], query, NOTHING, Duration::ZERO);
         let page: ActivityReport = asked.await?.good()?;
-        after = Some(page.next);
+        (after, oldest) = (Some(page.next), oldest.or(Some(page.oldest.to_string())));
         let is_all = !page.more;
         all.items.extend(page.items);
         (all.next, all.more, all.oldest) = (page.next, page.more, page.oldest);

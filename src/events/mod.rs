@@ -4,11 +4,11 @@
 //! another event. Without a store they are in memory, and their numbers begin with the time of the
 //! start: one of before is none of these, and whoever has it is told so.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use mapsmith_core::events::{Event, Happening};
+use mapsmith_core::events::{Event, EventKind, EventShare, GoneEvents, Happening};
 use tokio::sync::watch;
 
 mod recorder;
@@ -17,7 +17,7 @@ pub use recorder::Recorder;
 
 use crate::store::{SqliteStore, StoreError};
 
-/// How many of the latest are in memory.
+/// How many of the latest of each share are in memory.
 const RECENT: usize = 1000;
 /// How many are read from the store at once.
 const PAGE: usize = 500;
@@ -34,9 +34,12 @@ pub enum EventsError {
 
 #[derive(Debug, Default)]
 struct Ring {
-    recent: VecDeque<Arc<Event>>,
-    /// The number of the oldest that is kept anywhere; that of the next where none is.
-    oldest: u64,
+    /// Of each share.
+    recent: [VecDeque<Arc<Event>>; EventShare::ALL.len()],
+    /// What is not in memory.
+    left: GoneEvents,
+    /// What is not kept anywhere.
+    gone: GoneEvents,
     last: u64,
 }
 
@@ -56,12 +59,17 @@ impl EventLog {
         let ring = match &store {
             Some(store) => {
                 let found = store.events(0, RECENT, true).await?;
-                let recent = found.events.into_iter().map(Arc::new).collect();
-                Ring { recent, oldest: found.oldest, last: found.last }
+                // Of what comes before nothing is in memory, of whatever share.
+                let first = found.events.first().map_or(found.last, |first| first.id - 1);
+                let left = GoneEvents([first; EventShare::ALL.len()]);
+                let mut ring = Ring { left, gone: found.gone, ..Ring::default() };
+                found.events.into_iter().for_each(|event| ring.push(event));
+                Ring { last: found.last, ..ring }
             }
             None => {
                 let last = Timestamp::now().as_microsecond().unsigned_abs();
-                Ring { recent: VecDeque::new(), oldest: last + 1, last }
+                let gone = GoneEvents([last; EventShare::ALL.len()]);
+                Ring { left: gone, gone, last, ..Ring::default() }
             }
         };
         let last = watch::Sender::new(ring.last);
@@ -77,7 +85,7 @@ impl EventLog {
     pub async fn last_of_each(&self) -> Result<Vec<Happening>, StoreError> {
         match &self.store {
             Some(store) => store.last_events().await,
-            None => Ok(self.ring().recent.iter().map(|it| it.happening.clone()).collect()),
+            None => Ok(self.newest(usize::MAX).iter().map(|it| it.happening.clone()).collect()),
         }
     }
 
@@ -89,9 +97,7 @@ impl EventLog {
                     let event = Event { id: ring.last + 1, happening };
                     ring.push(event);
                 });
-                if let Some(first) = ring.recent.front() {
-                    ring.oldest = first.id;
-                }
+                ring.gone = ring.left;
             });
             return Ok(());
         };
@@ -109,7 +115,7 @@ impl EventLog {
             let is_all = found.events.len() < PAGE;
             self.take(|ring| {
                 found.events.into_iter().for_each(|event| ring.push(event));
-                ring.oldest = found.oldest;
+                ring.gone = found.gone;
                 if is_all {
                     ring.last = found.last;
                 }
@@ -133,40 +139,52 @@ impl EventLog {
         self.last.subscribe()
     }
 
-    /// The greatest number so far, and that of the oldest event.
-    pub fn bounds(&self) -> (u64, u64) {
+    /// The greatest number so far, and the number from which on every event of these kinds is kept;
+    /// of all kinds where none is named.
+    pub fn bounds(&self, topics: &BTreeSet<EventKind>) -> (u64, u64) {
         let ring = self.ring();
-        (ring.last, ring.oldest)
+        (ring.last, ring.gone.of(topics) + 1)
     }
 
-    /// The first events after this one; 0 is before all that are kept.
-    pub async fn after(&self, after: u64, limit: usize) -> Result<Vec<Arc<Event>>, EventsError> {
+    /// The first events after this one, of whatever kind; 0 is before all that are kept. That some
+    /// are gone is told where they were of these kinds (of any where none is named), and not up to
+    /// `known`, of which whoever asks knows that.
+    pub async fn after(
+        &self,
+        after: u64,
+        limit: usize,
+        (topics, known): (&BTreeSet<EventKind>, u64),
+    ) -> Result<Vec<Arc<Event>>, EventsError> {
         {
             let ring = self.ring();
-            let is_kept = after == 0 || (after <= ring.last && after + 1 >= ring.oldest);
-            if !is_kept {
-                return Err(EventsError::Gone { after, oldest: ring.oldest });
+            let gone = ring.gone.of(topics);
+            if after != 0 && (after > ring.last || after.max(known) < gone) {
+                return Err(EventsError::Gone { after, oldest: gone + 1 });
             }
-            let first = ring.recent.front().map_or(ring.last + 1, |event| event.id);
-            if after + 1 >= first || self.store.is_none() {
-                let begin = ring.recent.partition_point(|event| event.id <= after);
-                return Ok(ring.recent.range(begin..).take(limit).cloned().collect());
+            if after >= ring.left.of(&BTreeSet::new()) || self.store.is_none() {
+                return Ok(ring.after(after).take(limit).cloned().collect());
             }
         }
         let Some(store) = &self.store else { return Ok(Vec::new()) };
         let found = store.events(after, limit, false).await?;
         // Some may have gone meanwhile.
-        if after > 0 && after + 1 < found.oldest {
-            return Err(EventsError::Gone { after, oldest: found.oldest });
+        let gone = found.gone.of(topics);
+        if after > 0 && after.max(known) < gone {
+            return Err(EventsError::Gone { after, oldest: gone + 1 });
         }
         Ok(found.events.into_iter().map(Arc::new).collect())
     }
 
-    /// The last events, at most as many as are in memory.
+    /// The last events of each share, at most so many, in their order.
     pub fn newest(&self, limit: usize) -> Vec<Arc<Event>> {
         let ring = self.ring();
-        let begin = ring.recent.len().saturating_sub(limit);
-        ring.recent.range(begin..).cloned().collect()
+        let latest = ring.recent.iter().flat_map(|recent| {
+            let begin = recent.len().saturating_sub(limit);
+            recent.range(begin..)
+        });
+        let mut latest: Vec<_> = latest.cloned().collect();
+        latest.sort_unstable_by_key(|event| event.id);
+        latest
     }
 }
 
@@ -176,10 +194,29 @@ impl Ring {
             return;
         }
         self.last = event.id;
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
+        let share = event.happening.kind.share().index();
+        let recent = &mut self.recent[share];
+        if recent.len() >= RECENT
+            && let Some(left) = recent.pop_front()
+        {
+            self.left.0[share] = left.id;
         }
-        self.recent.push_back(Arc::new(event));
+        recent.push_back(Arc::new(event));
+    }
+
+    /// Those in memory after a number, in their order.
+    fn after(&self, after: u64) -> impl Iterator<Item = &Arc<Event>> {
+        let [mut usual, mut registrations] = self.recent.each_ref().map(|recent| {
+            let begin = recent.partition_point(|event| event.id <= after);
+            recent.range(begin..).peekable()
+        });
+        std::iter::from_fn(move || {
+            let is_first = match (usual.peek(), registrations.peek()) {
+                (Some(one), Some(other)) => one.id < other.id,
+                (one, _) => one.is_some(),
+            };
+            if is_first { usual.next() } else { registrations.next() }
+        })
     }
 }
 

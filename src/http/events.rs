@@ -58,7 +58,8 @@ pub(super) async fn activity(
     Parameters(query): Parameters<ActivityQuery>,
 ) -> Result<Json<ActivityReport>, HttpError> {
     let (topics, limit) = (requests::topics(&query.topics)?, requests::limit(query.limit)?);
-    Ok(Json(api.activity(requests::last_event(query.after)?, &topics, limit).await?))
+    let after = (requests::last_event(query.after)?, query.oldest);
+    Ok(Json(api.activity(after, &topics, limit).await?))
 }
 
 /// Events as they happen, as server-sent events that resume where they ended.
@@ -120,6 +121,8 @@ struct Follower {
     topics: Topics,
     /// The number of the last event that was looked at.
     position: u64,
+    /// Up to here it knows that some are gone.
+    known: u64,
     last: watch::Receiver<u64>,
     waiting: VecDeque<String>,
     comment_at: Instant,
@@ -129,7 +132,7 @@ struct Follower {
 
 impl Follower {
     fn new(api: Arc<Api>, parts: Parts, after: Option<u64>, topics: Topics, place: Place) -> Self {
-        let ((last, oldest), peer) = (api.events.bounds(), Peer::of(&parts));
+        let ((last, oldest), peer) = (api.events.bounds(&topics), Peer::of(&parts));
         let position = after.unwrap_or(last);
         let revision = api.decision.borrow().map.in_force.as_ref().map(|it| it.number);
         let hello = json!({
@@ -147,6 +150,8 @@ impl Follower {
             peer,
             topics,
             position,
+            // All that are kept: what is not was told with it.
+            known: if position == 0 { oldest.saturating_sub(1) } else { 0 },
             waiting: VecDeque::from([message(id, "hello", &hello)]),
             comment_at: Instant::now() + COMMENT,
             is_over: false,
@@ -169,7 +174,7 @@ impl Follower {
                 continue;
             }
             self.last.borrow_and_update();
-            match self.api.events.after(self.position, BATCH).await {
+            match self.api.events.after(self.position, BATCH, (&self.topics, self.known)).await {
                 Ok(found) if found.is_empty() => self.wait().await,
                 Ok(found) => self.send(&found),
                 Err(EventsError::Gone { oldest, .. }) => self.resync(oldest),
@@ -212,7 +217,7 @@ impl Follower {
 
     /// What followed is not kept: there is all there is to know in the status.
     fn resync(&mut self, oldest: u64) {
-        self.position = self.api.events.bounds().0;
+        self.position = self.api.events.bounds(&self.topics).0;
         let data = json!({
             "at": Timestamp::now(),
             "id": self.position,

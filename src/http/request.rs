@@ -173,6 +173,8 @@ impl QueryParameters for EventsQuery {
 pub(super) struct ActivityQuery {
     /// The number of the last one that a client has; without it the newest come.
     pub(super) after: Option<u64>,
+    /// The `oldest` of the page before: that some before it are gone is known.
+    pub(super) oldest: Option<u64>,
     /// Kinds, with commas between.
     #[serde(default)]
     pub(super) topics: String,
@@ -182,7 +184,7 @@ pub(super) struct ActivityQuery {
 }
 
 impl QueryParameters for ActivityQuery {
-    const KNOWN: &str = "the parameters are after, topics and limit";
+    const KNOWN: &str = "the parameters are after, oldest, topics and limit";
 }
 
 /// Which part of what lies between two revisions.

@@ -82,6 +82,8 @@ pub struct Instance {
     staged: Option<Staged>,
     next_verify: Instant,
     last_swap: Option<Instant>,
+    /// How it stood before everything began anew.
+    before: Option<InstanceStatus>,
     /// When a bad state was last logged.
     last_logged: Option<Instant>,
     ask_sources: Option<AskSources>,
@@ -151,6 +153,7 @@ impl Instance {
             staged: None,
             next_verify: Instant::now(),
             last_swap: None,
+            before: None,
             last_logged: None,
             ask_sources,
             certificates: None,
@@ -161,6 +164,20 @@ impl Instance {
             turn: None,
             asked: None,
         }
+    }
+
+    /// Goes on from how it stood with other settings, where it is the same HAProxy: since when it is
+    /// in its state, and what was corrected.
+    pub fn go_on(mut self, before: &[InstanceStatus]) -> Self {
+        let status = &mut self.report.status;
+        let is_it = |it: &&InstanceStatus| it.name == status.name && it.runtime == status.runtime;
+        if let Some(before) = before.iter().find(is_it) {
+            status.drift_corrected.clone_from(&before.drift_corrected);
+            status.drift_at = before.drift_at;
+            status.last_apply.clone_from(&before.last_apply);
+            self.before = Some(before.clone());
+        }
+        self
     }
 
     /// Has it tell which rows its map refuses.

@@ -79,8 +79,10 @@ impl Instance {
         }
         match wanted {
             _ if failure.unreachable() => {
-                let since = match &self.report.status.state {
-                    InstanceState::Unreachable { since, .. } => *since,
+                let before = self.before.as_ref().map(|before| &before.state);
+                let since = match (&self.report.status.state, before) {
+                    (InstanceState::Unreachable { since, .. }, _)
+                    | (_, Some(InstanceState::Unreachable { since, .. })) => *since,
                     _ => Timestamp::now(),
                 };
                 InstanceState::Unreachable { since, error: failure.to_string() }
@@ -125,7 +127,15 @@ impl Instance {
                 self.last_logged = Some(Instant::now());
             }
             if !same_kind {
-                status.state_since = Timestamp::now();
+                let kind = std::mem::discriminant(&state);
+                // Before there is a map to compare with nothing is known of how it stands.
+                let is_settled =
+                    !matches!(state, InstanceState::Starting | InstanceState::Connected);
+                let before = self.before.take_if(|_| is_settled);
+                let as_before =
+                    before.filter(|before| std::mem::discriminant(&before.state) == kind);
+                status.state_since =
+                    as_before.map_or_else(Timestamp::now, |before| before.state_since);
             }
             status.state = state;
         }

@@ -85,8 +85,12 @@ pub struct KeptRevision {
 /// Where revisions outlive a restart.
 #[async_trait]
 pub trait HistoryStore: Send + Sync + 'static {
-    /// What tells the map of a revision from others; none where that one is not kept.
-    async fn fingerprint_of(&self, number: u64) -> Result<Option<Fingerprint>, StoreError>;
+    /// What tells the map of a revision from others, and since when it was in force; none where that
+    /// one is not kept.
+    async fn fingerprint_of(
+        &self,
+        number: u64,
+    ) -> Result<Option<(Fingerprint, Timestamp)>, StoreError>;
 
     /// Keeps a revision for good, and forgets the oldest ones beyond what there is room for. Where
     /// it can't be kept nothing has changed.

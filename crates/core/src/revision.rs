@@ -111,6 +111,19 @@ impl RevisionLog {
             .collect()
     }
 
+    /// The latest revision up to this one of which not every change is remembered.
+    pub fn first_unknown(&self, number: u64) -> u64 {
+        let mut first = number;
+        for (summary, changes) in self.revisions.iter().rev() {
+            let ChangeCounts { added, moved, removed } = summary.counts;
+            if summary.number != first || changes.len() < added + moved + removed {
+                break;
+            }
+            first = first.saturating_sub(1);
+        }
+        first
+    }
+
     /// The latest remembered change of `node`.
     pub fn last_change(&self, node: &str) -> Option<(&RevisionSummary, &RouteChange)> {
         self.revisions.iter().rev().find_map(|(summary, changes)| {
@@ -152,6 +165,21 @@ impl HeldChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_revision_that_changed_many_not_every_change_is_remembered() {
+        let mut log = RevisionLog::default();
+        assert_eq!(log.first_unknown(7), 7);
+        for (number, added) in [(4, 1), (5, REMEMBERED_CHANGES + 1), (6, 1), (7, 2)] {
+            let counts = ChangeCounts { added, ..ChangeCounts::default() };
+            let (at, sources) = (Timestamp::UNIX_EPOCH, Vec::new());
+            let summary = RevisionSummary { number, at, sources, entries: 9, counts };
+            let change = |node| RouteChange { node: format!("n{node}"), from: None, to: None };
+            log.push(summary, (0..added).map(change).collect());
+        }
+        assert_eq!(log.first_unknown(7), 5);
+        assert_eq!(log.first_unknown(8), 8, "a revision that is not remembered");
+    }
 
     #[test]
     fn the_latest_change_of_a_node_is_found_and_old_revisions_are_forgotten() {

@@ -13,6 +13,7 @@ pub struct ActivityReport {
     pub next: u64,
     /// Whether there are some already.
     pub more: bool,
-    /// The number of the oldest event that is kept.
+    /// The number from which on every event that was asked for is kept. Some that are older may be
+    /// there, too.
     pub oldest: u64,
 }

@@ -223,8 +223,11 @@ impl MapDecider {
             let goes_on = match history.store.fingerprint_of(in_force.number).await {
                 Ok(known) => {
                     let fingerprint = Fingerprint::of(&in_force.entries);
-                    let is_it = known == Some(fingerprint);
-                    let revision = Arc::clone(&in_force);
+                    let known = known.filter(|(known, _)| *known == fingerprint);
+                    if let Some((_, at)) = known {
+                        self.in_force_since(at);
+                    }
+                    let (is_it, revision) = (known.is_some(), Arc::clone(&in_force));
                     history.kept = is_it.then_some(Kept { revision, fingerprint, overlay: None });
                     let base = self.gate.accepted().unwrap_or(&in_force.entries);
                     if is_it { Ok(()) } else { history.keep_found(&in_force, base).await }

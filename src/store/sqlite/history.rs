@@ -3,6 +3,7 @@
 use std::num::TryFromIntError;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use mapsmith_core::Note;
 use mapsmith_core::history::{Fingerprint, RevisionRecord};
 use mapsmith_core::revision::ChangeCounts;
@@ -33,7 +34,10 @@ pub struct SqliteHistory {
 
 #[async_trait]
 impl HistoryStore for SqliteHistory {
-    async fn fingerprint_of(&self, number: u64) -> Result<Option<Fingerprint>, StoreError> {
+    async fn fingerprint_of(
+        &self,
+        number: u64,
+    ) -> Result<Option<(Fingerprint, Timestamp)>, StoreError> {
         self.store.with(move |connection| fingerprint(connection, number)).await
     }
 
@@ -50,10 +54,11 @@ impl HistoryStore for SqliteHistory {
 fn fingerprint(
     connection: &Connection,
     number: u64,
-) -> Result<Option<Fingerprint>, StoreErrorKind> {
-    const ROW: &str = "SELECT fingerprint FROM revisions WHERE number = ?1";
-    let row = |row: &Row<'_>| Ok(Fingerprint(row.get::<_, i64>(0)?.cast_unsigned()));
-    Ok(connection.query_row(ROW, [stored(number)?], row).optional()?)
+) -> Result<Option<(Fingerprint, Timestamp)>, StoreErrorKind> {
+    const ROW: &str = "SELECT fingerprint, at FROM revisions WHERE number = ?1";
+    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
+    let found = connection.query_row(ROW, [stored(number)?], row).optional()?;
+    found.map(|(mark, at)| Ok((Fingerprint(mark), time(at)?))).transpose()
 }
 
 /// What is there of the same number and later ones never came into force: the map file tells.
@@ -325,7 +330,8 @@ mod tests {
             history.keep_revision(revision(number, 100)).await.unwrap();
         }
         assert_eq!(numbers(&store).await, [5, 4, 3]);
-        assert_eq!(history.fingerprint_of(5).await, Ok(Some(Fingerprint(u64::MAX))));
+        let known = (Fingerprint(u64::MAX), Timestamp::from_second(7).unwrap());
+        assert_eq!(history.fingerprint_of(5).await, Ok(Some(known)));
         let first = store.read_history(|reader| reader.records()).await.unwrap().swap_remove(0);
         assert_eq!(first, revision(5, 0).record);
         let blocks = store.read_history(|reader| Ok((reader.blocks(4)?, reader.blocks(2)?)));

@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-pub(super) const MIGRATIONS: [&str; 23] = [
+pub(super) const MIGRATIONS: [&str; 24] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -132,6 +132,16 @@ pub(super) const MIGRATIONS: [&str; 23] = [
     ifnull((SELECT max(json_extract(rollout, '$.revision')) FROM rollouts), 0));
 ",
     "ALTER TABLE rejected ADD COLUMN change TEXT;",
+    "
+    ALTER TABLE events ADD COLUMN share INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE events ADD COLUMN nth INTEGER NOT NULL DEFAULT 0;
+    UPDATE events SET nth = id, share = (kind = 'registration');
+    CREATE INDEX events_share ON events (share, nth);
+    CREATE TABLE events_gone (share INTEGER PRIMARY KEY, id INTEGER NOT NULL) STRICT;
+    WITH gone (id) AS (SELECT ifnull((SELECT min(id) - 1 FROM events), ifnull((SELECT seq FROM \
+    sqlite_sequence WHERE name = 'events'), 0)))
+    INSERT INTO events_gone (share, id) SELECT 0, id FROM gone UNION ALL SELECT 1, id FROM gone;
+",
 ];
 
 /// The schema of the file, which must be ours or empty.

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::{Scene, owned};
-use crate::support::scene::{borrowed, in_sync, metric, nodes, printed, reload};
+use crate::support::scene::{BOUND, borrowed, in_sync, metric, nodes, printed, reload};
 
 fn numbers(report: &Value) -> Vec<u64> {
     let items = report["items"].as_array().expect("items");
@@ -151,4 +151,48 @@ fn a_revision_that_can_not_be_kept_comes_into_force_and_the_history_tells() {
     let states: Vec<_> = all["items"].as_array().expect("items").iter().collect();
     assert!(states.iter().any(|item| item["kind"] == "found"), "{all:#}");
     assert!(states.iter().any(|item| item["state"] == "lost"), "{all:#}");
+}
+
+#[test]
+fn when_something_changed_last_is_known_after_a_change_of_the_settings_and_after_a_restart() {
+    let mut scene = Scene::start(&owned(&[("a", "m1"), ("b", "m1"), ("c", "m1")]));
+    scene.registry.knows(&borrowed(&owned(&[("a", "m2"), ("b", "m1"), ("c", "m1")])));
+    reload(&scene.mapsmith);
+    scene.order("PUT", "overrides/b", json!({"master": "m9"}));
+    let times = |scene: &Scene| {
+        let changes = ["a", "b"].map(|node| {
+            let change = scene.get(&format!("/v1/nodes/{node}"))["last_change"].clone();
+            assert!(change.is_object(), "{node}: {}", scene.mapsmith.log());
+            change
+        });
+        let status = scene.get("/v1/status");
+        let since = status["instances"][0]["state_since"].clone();
+        (changes, scene.get("/v1/map")["at"].clone(), since)
+    };
+    let before = times(&scene);
+    let path = scene.mapsmith.configuration().path();
+    let text = std::fs::read_to_string(&path).expect("the settings");
+    std::fs::write(&path, format!("{text}[history]\nkeep = 99\n")).expect("other settings");
+    scene.mapsmith.hangup();
+    scene.mapsmith.wait_for("other settings are in force", BOUND, |mapsmith| {
+        mapsmith.log().contains("going on with the changed settings").then_some(())
+    });
+    in_sync(&scene.mapsmith);
+    assert_eq!(times(&scene), before);
+
+    scene.mapsmith.restart();
+    in_sync(&scene.mapsmith);
+    let ([first, second], at, _) = times(&scene);
+    let second_of = |at: &Value| at.as_str().map(|at| at[..19].to_owned());
+    for (found, known) in [(&first, &before.0[0]), (&second, &before.0[1])] {
+        let brief = |change: &Value| {
+            let of = |field: &str| change[field].clone();
+            (of("revision"), of("from"), of("to"), second_of(&change["at"]))
+        };
+        assert_eq!(brief(found), brief(known));
+    }
+    assert_eq!(second_of(&at), second_of(&before.1), "the map in force is as old as it is");
+    assert_eq!(scene.get("/v1/nodes/c")["last_change"]["revision"], 1, "that it was added");
+    let text = printed(&scene.mapsmith.cli(&["explain", "a"])).1;
+    assert!(text.contains("since revision 2, ") && text.contains("m1 -> m2"), "{text}");
 }

@@ -187,7 +187,7 @@ fn a_hold_that_is_over_leaves_a_held_change_that_is_rejected_or_approved() {
     in_sync(&scene.mapsmith);
     scene.says(&nodes(6, "m1"));
     assert_eq!(memory(&scene.gateway), nodes(6, "m1"), "the sources are followed again");
-    let audit = scene.get("/v1/audit?limit=10");
+    let audit = scene.get("/v1/audit?limit=30");
     let routes: Vec<_> = audit["items"].as_array().expect("rows").iter().collect();
     let has = |route: &str| routes.iter().any(|row| row["route"] == route && row["status"] == 200);
     assert!(has("/v1/held/{id}/reject") && has("/v1/revisions/{number}/rollback"), "{audit:#}");

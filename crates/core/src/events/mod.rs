@@ -4,6 +4,7 @@
 //! What is in a state has an event when the state is another one than that of its last event. So
 //! whoever begins again, with the last event of each, tells nothing twice and leaves nothing out.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -81,6 +82,14 @@ impl EventKind {
         Self::Attention,
     ];
 
+    /// The room that its events have.
+    pub fn share(self) -> EventShare {
+        match self {
+            Self::Registration => EventShare::Registrations,
+            _ => EventShare::Usual,
+        }
+    }
+
     /// As it stands in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -102,6 +111,41 @@ impl EventKind {
             Self::Command => "command",
             Self::Attention => "attention",
         }
+    }
+}
+
+/// Events that share what room there is for them. Members may come and go by the thousand, and
+/// push out none but their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventShare {
+    Usual,
+    Registrations,
+}
+
+impl EventShare {
+    pub const ALL: [Self; 2] = [Self::Usual, Self::Registrations];
+
+    /// Its place in [`Self::ALL`], which it keeps for ever: the store has it.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Usual => 0,
+            Self::Registrations => 1,
+        }
+    }
+}
+
+/// Of each share the number of the last event that is no longer there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GoneEvents(pub [u64; EventShare::ALL.len()]);
+
+impl GoneEvents {
+    /// The last one of these kinds, or of all where none is named.
+    pub fn of(&self, topics: &BTreeSet<EventKind>) -> u64 {
+        let asked = |share: &EventShare| {
+            topics.is_empty() || topics.iter().any(|kind| kind.share() == *share)
+        };
+        let shares = EventShare::ALL.into_iter().filter(asked);
+        shares.map(|share| self.0[share.index()]).max().unwrap_or_default()
     }
 }
 
@@ -237,6 +281,18 @@ pub struct Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_gone_is_that_of_the_kinds_that_are_asked_for() {
+        let gone = GoneEvents([3, 90]);
+        let of = |kinds: &[EventKind]| gone.of(&kinds.iter().copied().collect());
+        assert_eq!(of(&[]), 90);
+        assert_eq!(of(&[EventKind::Revision, EventKind::Switch]), 3);
+        assert_eq!(of(&[EventKind::Revision, EventKind::Registration]), 90);
+        for (index, share) in EventShare::ALL.into_iter().enumerate() {
+            assert_eq!(share.index(), index);
+        }
+    }
 
     #[test]
     fn a_kind_is_known_by_its_name_in_json() {

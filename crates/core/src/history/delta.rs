@@ -73,6 +73,20 @@ fn name(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(name.as_bytes());
 }
 
+/// The master that a node had before, where it is one of a block's: none where it had none.
+///
+/// # Errors
+/// A block that is none.
+pub fn before_in(block: &[u8], wanted: &str) -> Result<Option<Option<String>>, Malformed> {
+    let mut found = None;
+    decode(block, |node, before| {
+        if node == wanted {
+            found = Some(before.map(str::to_owned));
+        }
+    })?;
+    Ok(found)
+}
+
 /// Reads a block: each node with its master before.
 pub(super) fn decode(
     block: &[u8],

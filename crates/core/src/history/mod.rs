@@ -22,7 +22,7 @@ mod fingerprint;
 mod patch;
 
 pub use chain::{Chain, Unreached};
-pub use delta::{BLOCK_ROWS, Malformed, encode};
+pub use delta::{BLOCK_ROWS, Malformed, before_in, encode};
 pub use difference::{Difference, Shift};
 pub use fingerprint::Fingerprint;
 pub use patch::Patch;

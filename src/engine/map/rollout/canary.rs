@@ -14,6 +14,12 @@ impl MapDecider {
     /// newer than what is in force, has another number.
     pub(in crate::engine) fn compose_canary(&mut self) {
         let Some(in_force) = self.decision.in_force.clone() else { return };
+        if let Some(current) = self.rollouts.open_mut() {
+            let before = current.rollout.version;
+            current.rollout.note_stable(in_force.number);
+            let is_changed = current.rollout.version != before;
+            self.rollouts.unsaved |= is_changed;
+        }
         let Some(open) = self.rollouts.open().filter(|open| open.rollout.is_canary()) else {
             return;
         };

@@ -109,12 +109,15 @@ async fn a_canary_of_a_rollback_is_nowhere_but_in_its_instance_until_it_is_promo
     held.decide().await;
     let [(canary, there), (stable, here)] = held.wanted();
     assert_eq!((stable, here.len(), here.get("n000")), (4, 101, Some("m9")));
+    let told = |held: &Held| held.rollout().map(|open| (open.stable, open.revision));
+    assert_eq!(told(&held), Some((held.scene.file_number(), canary)), "what the others have");
     assert_eq!((canary, there.len(), there.get("n000")), (5, 100, Some("m9")));
     let waiting = held.scene.decider.decision().rollout.waiting.unwrap();
     assert_eq!(waiting.added, 1, "1 change waits");
     held.restart().await;
     held.decide().await;
     assert_eq!(held.wanted(), [(canary, there.clone()), (stable, here)]);
+    assert_eq!(told(&held), Some((stable, canary)));
     let refused = held.canary_back(1, true).await.unwrap_err().to_string();
     assert!(refused.contains("promote or abort it first"), "{refused}");
     assert!(matches!(held.roll_back(1, None).await, Err(HoldOrderError::Rollout(_))));

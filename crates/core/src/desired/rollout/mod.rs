@@ -108,7 +108,8 @@ pub struct Rollout {
     /// Since when it is in that state.
     pub since: Timestamp,
     pub begun: Timestamp,
-    /// The revision in force when it began.
+    /// The revision that the other instances and the map file have while it is a canary: at first the
+    /// one in force when it began, and a later one where overrides changed meanwhile.
     pub stable: u64,
     /// The number of its map: another one where overrides changed meanwhile.
     pub revision: u64,
@@ -328,6 +329,14 @@ impl Rollout {
             self.version += 1;
         } else if self.state == State::Aborting {
             self.enter(State::Aborted, None, now);
+        }
+    }
+
+    /// What the other instances have is another revision by now.
+    pub fn note_stable(&mut self, stable: u64) {
+        if self.is_canary() && self.stable != stable {
+            self.stable = stable;
+            self.version += 1;
         }
     }
 
