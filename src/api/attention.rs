@@ -79,6 +79,7 @@ impl Api {
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
             services: self.services.as_ref().map(|services| services.status.borrow().clone()),
             set_aside: self.set_aside(),
+            waiting_frontends: self.waiting_frontends(),
             api: ApiFiles {
                 token_file_error: api.token_file_error,
                 tls_error: tls.error,

@@ -7,12 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mapsmith_core::Note;
 use mapsmith_core::objects::{
-    Change, EditError, Edits, Object, ObjectKey, ObjectKind, Objects, Spec, Standing, targets,
+    Change, EditError, Edits, Object, ObjectKey, ObjectKind, Objects, Spec,
 };
 use mapsmith_core::status::milliseconds;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
+use super::judge::{MayWait, judge, pending, set_aside, takes_nothing_over};
 use super::{ConfigAnswer, ConfigOrder, ConfigRequest, Secrets};
 use crate::api::switch::not_switched;
 use crate::api::types::{ConfigChangeReport, ReloadOutcome};
@@ -80,6 +81,7 @@ impl Api {
         if let Some(switch) = &order.switch {
             self.check_switch(switch)?;
         }
+        let may_wait = MayWait::of(&request, order.force);
         let (edits, created) = self.edits(request, &order, &before)?;
         if !order.force {
             takes_nothing_over(&edits, &before)?;
@@ -87,7 +89,7 @@ impl Api {
         let changes = edits.changes(&before);
         let note = Note { reason: ticket.reason(), by: order.by.clone() };
         let after = Arc::new(edits.after(&before, Timestamp::now(), &note).map_err(refused)?);
-        let checked = self.check(&edits, &before, &after, order.force).await?;
+        let checked = self.check(&edits, &before, &after, may_wait).await?;
         let mut report = ConfigChangeReport {
             needs: checked.checked.needs,
             stored: !order.dry_run,
@@ -298,7 +300,7 @@ impl Api {
         edits: &Edits,
         before: &Arc<Objects>,
         after: &Arc<Objects>,
-        force: bool,
+        may_wait: MayWait,
     ) -> Result<CheckedObjects, Error> {
         let (old_file, old) = self.candidate(Arc::clone(before)).await?;
         let (file, new) = self.candidate(Arc::clone(after)).await?;
@@ -310,11 +312,11 @@ impl Api {
                 key.name
             )));
         }
-        judge(&old_file, &file, after, &changed, force)?;
+        judge(&old_file, &file, after, &changed, may_wait)?;
         let servers = self.desired.borrow().servers.clone();
         let warnings = self.check_pending(&file, after, &changed).await?;
         let checked = check(&self.declared.link, &old, &new, &changed, servers.as_deref()).await;
-        let pending = pending(&file).map(|(key, _)| key.to_string()).collect();
+        let pending = pending(file.declared()).map(|(key, _)| key.to_string()).collect();
         match checked {
             Ok(mut checked) => {
                 let more = warnings.into_iter().filter(|it| !checked.warnings.contains(it));
@@ -336,7 +338,7 @@ impl Api {
         changed: &BTreeSet<ObjectKey>,
     ) -> Result<Vec<Fault>, Error> {
         let pending: BTreeMap<_, _> =
-            pending(file).filter(|(key, _)| changed.contains(key)).collect();
+            pending(file.declared()).filter(|(key, _)| changed.contains(key)).collect();
         if pending.is_empty() {
             return Ok(Vec::new());
         }
@@ -377,84 +379,10 @@ fn deleted_backends(before: &Objects, after: &Objects) -> Vec<String> {
     gone.map(|key| key.name.clone()).collect()
 }
 
-/// Nobody loses what is theirs to a change that does not say so.
-fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), Error> {
-    let taken: Vec<_> =
-        edits.takeovers(before).map(|(key, owner)| format!("{key} is {owner}'s")).collect();
-    if taken.is_empty() {
-        return Ok(());
-    }
-    Err(Error::ObjectConflict(format!(
-        "{}: name that owner, or say force=true to take over what is another one's",
-        taken.join(", ")
-    )))
-}
-
 /// What is accepted, and which frontends wait.
 struct CheckedObjects {
     checked: Checked,
     pending: Vec<String>,
-}
-
-/// The frontends that wait for backends.
-fn pending(file: &SettingsFile) -> impl Iterator<Item = (&ObjectKey, &Vec<String>)> {
-    file.declared().standings.iter().filter_map(|(key, standing)| match standing {
-        Standing::Pending { waits_for } => Some((key, waits_for)),
-        _ => None,
-    })
-}
-
-/// Whether a change leaves whole what it touches and what was there.
-fn judge(
-    before: &SettingsFile,
-    after: &SettingsFile,
-    objects: &Objects,
-    changed: &BTreeSet<ObjectKey>,
-    force: bool,
-) -> Result<(), Error> {
-    let was = |key: &ObjectKey| before.declared().standings.get(key);
-    set_aside(after, |key, standing| changed.contains(key) || was(key) != Some(standing))?;
-    for (key, waits_for) in pending(after) {
-        // One that is sent elsewhere by this very change may wait.
-        let stays = !changed.contains(key) && was(key).is_some_and(Standing::counts);
-        if stays && !force {
-            let spec = objects.get(key).map(|object| targets(&object.spec));
-            let names = waits_for.iter().filter(|name| {
-                spec.as_ref().is_some_and(|targets| targets.contains(name.as_str()))
-            });
-            let names: Vec<_> = names.map(String::as_str).collect();
-            return Err(Error::ObjectConflict(format!(
-                "{key} sends requests to {}, and would not listen any more without it; change or \
-                    delete the frontend first, or say force=true, and it waits for the backend",
-                names.join(", ")
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Those that would be set aside, of those that are looked at.
-fn set_aside(
-    file: &SettingsFile,
-    is_looked_at: impl Fn(&ObjectKey, &Standing) -> bool,
-) -> Result<(), Error> {
-    let mut faults = Vec::new();
-    for (key, standing) in file.declared().standings.iter() {
-        if let Standing::SetAside { reason } = standing
-            && is_looked_at(key, standing)
-        {
-            let fault = Fault { detail: reason.clone(), ..Fault::default() };
-            faults.push(Fault { resource: Some(key.to_string()), ..fault });
-        }
-    }
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let words = |fault: &Fault| {
-        format!("{}: {}", fault.resource.as_deref().unwrap_or_default(), fault.detail)
-    };
-    let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
-    Err(Error::InvalidConfig { detail, faults })
 }
 
 /// A backend without a server, for a frontend of this mode.

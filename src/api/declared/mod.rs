@@ -24,6 +24,7 @@ use crate::store::member_service::SwitchOrder;
 
 mod body;
 mod change;
+mod judge;
 
 pub use body::{document_of, object_of, patch_of};
 pub use change::Turn;
@@ -148,6 +149,13 @@ impl Api {
             _ => None,
         };
         standings.filter_map(reason).collect()
+    }
+
+    /// The frontends that wait for backends, with these.
+    pub(super) fn waiting_frontends(&self) -> Vec<(String, Vec<String>)> {
+        let waiting =
+            |(key, waits_for): (&ObjectKey, &Vec<String>)| (key.to_string(), waits_for.clone());
+        judge::pending(self.declared()).map(waiting).collect()
     }
 
     /// The number of an object's last change; none of the settings file's.

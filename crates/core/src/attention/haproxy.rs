@@ -108,6 +108,12 @@ pub(super) fn of_configuration(status: &Status, items: &mut Vec<Item>) {
         Item::new(Severity::Act, Kind::Quarantined, object, text)
             .with(Action::command("See what is declared", "mapsmith config show"))
     }));
+    items.extend(status.waiting_frontends.iter().map(|(frontend, backends)| {
+        let backends = first_few(backends.iter().map(String::as_str));
+        let text = format!("{frontend} listens nowhere: it waits for backends: {backends}");
+        Item::new(Severity::Look, Kind::Config, frontend, text)
+            .with(Action::command("Declare them, or see what is declared", "mapsmith config show"))
+    }));
     let Some(services) = &status.services else { return };
     items.extend(services.rejected.iter().map(|rejected| {
         let text = format!("the service {} is not in force: {}", rejected.name, rejected.reason);

@@ -294,6 +294,8 @@ pub struct Status {
     /// The frontends and backends that are declared through the API and can't count, with the
     /// reason.
     pub set_aside: Vec<(String, String)>,
+    /// The frontends that listen nowhere yet, for they wait for these backends.
+    pub waiting_frontends: Vec<(String, Vec<String>)>,
     pub api: ApiFiles,
     pub instances: Vec<InstanceStatus>,
     pub notify: NotifyStatus,

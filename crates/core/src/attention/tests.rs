@@ -24,6 +24,18 @@ fn ago(seconds: i64) -> Timestamp {
 }
 
 #[test]
+fn a_frontend_that_waits_for_a_backend_is_named() {
+    let waiting_frontends = vec![("frontends/web".to_owned(), vec!["appp".to_owned()])];
+    let attention = attention(&Status { waiting_frontends, ..Status::default() }, now());
+    let item = &attention.items[0];
+    assert_eq!(
+        (item.severity, item.kind, item.subject.as_str()),
+        (Severity::Look, Kind::Config, "frontends/web")
+    );
+    assert!(item.text.ends_with("waits for backends: appp"), "{}", item.text);
+}
+
+#[test]
 fn overrides_that_a_backend_has_left_are_named_with_the_way_to_end_them() {
     let left_over = [("old".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into();
     let status = Status { left_over, ..Status::default() };

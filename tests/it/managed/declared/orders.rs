@@ -67,3 +67,35 @@ fn an_order_that_outlives_a_backend_of_the_settings_is_named_and_can_be_ended() 
         (!scene.get("/v1/attention").to_string().contains("old/one")).then_some(())
     });
 }
+
+#[test]
+fn a_slip_in_a_backends_name_takes_no_frontend_off_the_air() {
+    let scene = Scene::start(newest(), "");
+    scene.declare("one");
+    let rules = json!({"rules": [{"path_beg": "/old", "backend": "appp"}]});
+    let other = json!({"default_backend": "appp"});
+    let mut web = scene.web();
+    web["default_backend"] = json!("appp");
+    for (method, path, body) in [
+        ("PUT", "/v1/frontends/web/rules", &rules),
+        ("PATCH", "/v1/frontends/web", &other),
+        ("PUT", "/v1/frontends/web?dry_run=true", &web),
+    ] {
+        let (status, problem) = scene.ask(method, path, body);
+        assert_eq!(status, 409, "{method} {path}: {problem:#}");
+        let said = "frontends/web listens now, and would not any more: it would send requests to \
+            appp, which is no backend";
+        assert!(detail(&problem).contains(said), "{problem:#}");
+    }
+    assert_eq!(scene.managed.ground.word().as_deref(), Some("one"));
+    let (status, report) = scene.ask("PUT", "/v1/frontends/web?force=true", &web);
+    assert_eq!((status, &report["pending"]), (202, &json!(["frontends/web"])), "{report:#}");
+    scene.managed.mapsmith.wait_for("that it waits is named", PATIENCE, |_| {
+        let attention = scene.get("/v1/attention").to_string();
+        attention
+            .contains("frontends/web listens nowhere: it waits for backends: appp")
+            .then_some(())
+    });
+    scene.put("backends/appp", &scene.app());
+    scene.managed.wait_for_word("one");
+}

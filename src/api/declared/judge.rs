@@ -1,0 +1,109 @@
+//! Whether a change of what is declared leaves whole what it touches and what was there.
+
+use std::collections::BTreeSet;
+
+use mapsmith_core::objects::{Edits, ObjectKey, Objects, Standing, targets};
+
+use super::ConfigRequest;
+use crate::api::Error;
+use crate::declared::Fault;
+use crate::settings::SettingsFile;
+use crate::settings::objects::Declared;
+
+/// Nobody loses what is theirs to a change that does not say so.
+pub(super) fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), Error> {
+    let taken: Vec<_> =
+        edits.takeovers(before).map(|(key, owner)| format!("{key} is {owner}'s")).collect();
+    if taken.is_empty() {
+        return Ok(());
+    }
+    Err(Error::ObjectConflict(format!(
+        "{}: name that owner, or say force=true to take over what is another one's",
+        taken.join(", ")
+    )))
+}
+
+/// The frontends that wait for backends.
+pub(super) fn pending(declared: &Declared) -> impl Iterator<Item = (&ObjectKey, &Vec<String>)> {
+    declared.standings.iter().filter_map(|(key, standing)| match standing {
+        Standing::Pending { waits_for } => Some((key, waits_for)),
+        _ => None,
+    })
+}
+
+/// Which of the frontends that listen may come to wait for a backend, and listen no more.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MayWait {
+    None,
+    /// Those that are declared anew: old clients declare a frontend before its backend.
+    Changed,
+    All,
+}
+
+impl MayWait {
+    pub(super) fn of(request: &ConfigRequest, force: bool) -> Self {
+        match request {
+            _ if force => Self::All,
+            ConfigRequest::Said { .. } => Self::Changed,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Whether a change leaves whole what it touches and what was there.
+pub(super) fn judge(
+    before: &SettingsFile,
+    after: &SettingsFile,
+    objects: &Objects,
+    changed: &BTreeSet<ObjectKey>,
+    may_wait: MayWait,
+) -> Result<(), Error> {
+    let was = |key: &ObjectKey| before.declared().standings.get(key);
+    set_aside(after, |key, standing| changed.contains(key) || was(key) != Some(standing))?;
+    for (key, waits_for) in pending(after.declared()) {
+        // A slip in a name must not take one off the air that listens.
+        let may_wait = match may_wait {
+            MayWait::None => false,
+            MayWait::Changed => changed.contains(key),
+            MayWait::All => true,
+        };
+        if was(key).is_some_and(Standing::counts) && !may_wait {
+            let spec = objects.get(key).map(|object| targets(&object.spec));
+            let names = waits_for.iter().filter(|name| {
+                spec.as_ref().is_some_and(|targets| targets.contains(name.as_str()))
+            });
+            let names: Vec<_> = names.map(String::as_str).collect();
+            return Err(Error::ObjectConflict(format!(
+                "{key} listens now, and would not any more: it would send requests to {}, which is \
+                    no backend; declare that first, or send them elsewhere, or say force=true, and \
+                    the frontend waits for it",
+                names.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Those that would be set aside, of those that are looked at.
+pub(super) fn set_aside(
+    file: &SettingsFile,
+    is_looked_at: impl Fn(&ObjectKey, &Standing) -> bool,
+) -> Result<(), Error> {
+    let mut faults = Vec::new();
+    for (key, standing) in file.declared().standings.iter() {
+        if let Standing::SetAside { reason } = standing
+            && is_looked_at(key, standing)
+        {
+            let fault = Fault { detail: reason.clone(), ..Fault::default() };
+            faults.push(Fault { resource: Some(key.to_string()), ..fault });
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let words = |fault: &Fault| {
+        format!("{}: {}", fault.resource.as_deref().unwrap_or_default(), fault.detail)
+    };
+    let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
+    Err(Error::InvalidConfig { detail, faults })
+}
