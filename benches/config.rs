@@ -100,7 +100,7 @@ async fn loaded(haproxy: &Path, config: &Config) -> anyhow::Result<()> {
     };
     let file = launch.folder.configuration();
     let mut files = Files::new(&file, folder.path());
-    files.switch(&candidate(&config).text, false, false)?;
+    files.switch(&candidate(&config).text, false)?;
     let running = launch.start(&mut Sockets::default()).await?;
     let (mut ours, mut rendering, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..RELOADS {
@@ -114,7 +114,7 @@ async fn loaded(haproxy: &Path, config: &Config) -> anyhow::Result<()> {
         let (program, none) = (&*launch.program, Sockets::default());
         let (checked, rendered) = ([&*written], &candidate.rendered);
         let verdict = check::check(program, &checked, rendered, &none, check::CHECK_BOUND).await?;
-        files.switch(&candidate.text, true, false)?;
+        files.switch(&candidate.text, true)?;
         let outcome = running.reloader().reload(&verdict).await;
         ours.push(start.elapsed().as_secs_f64() * 1000.0);
         assert!(matches!(outcome, Outcome::Loaded { .. }), "{outcome:?}");

@@ -9,7 +9,7 @@ use crate::objects::{Object, Spec};
 
 /// A frontend.
 pub fn frontend(key: &str, object: &Object) -> Value {
-    let said = object.said.clone().and_then(|said| as_said::<Frontend>(said));
+    let said = object.said.clone().and_then(as_said::<Frontend>);
     let frontend = said.unwrap_or_else(|| frontend_of(&hidden(&object.spec)));
     with_identity("frontend", key, serde_json::to_value(frontend))
 }
@@ -25,7 +25,7 @@ pub struct Registered {
 
 /// A backend; with what has registered, where its members do.
 pub fn backend(key: &str, object: &Object, registered: Option<Registered>) -> Value {
-    let said = object.said.clone().and_then(|said| as_said::<Backend>(said));
+    let said = object.said.clone().and_then(as_said::<Backend>);
     let spec = hidden(&object.spec);
     let mut backend = said.unwrap_or_else(|| backend_of(&spec));
     if backend.kind == BackendType::Dynamic {
