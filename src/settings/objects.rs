@@ -143,8 +143,14 @@ impl SettingsFile {
             lacked.iter().for_each(|name| stand_in(&mut values, name));
             let judged = Settings::of_values(&self.path, &values, Vec::new());
             let Err(SettingsError::Invalid { problems, .. }) = judged else { break };
-            // What is wrong with the backends that stand in is nobody's fault.
-            let listens = |problem: &&Problem| problem.text.contains(".bind[");
+            // Of two that wait each may be the first one to have the port. What is wrong with the
+            // backends that stand in is nobody's fault.
+            let waits = |text: &str| {
+                let mut names = waiting.iter().map(|key| format!("frontend {} listens", key.name));
+                names.any(|name| text.contains(&name))
+            };
+            let listens =
+                |problem: &&Problem| problem.text.contains(".bind[") && !waits(&problem.text);
             let problems: Vec<_> = problems.iter().filter(listens).cloned().collect();
             let mut blamed = order.blame(&problems);
             blamed.retain(|key, _| waiting.contains(key));

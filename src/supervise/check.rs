@@ -85,7 +85,9 @@ pub async fn check(
             }
             _ => {
                 let last = output.stderr.lines().rfind(|line| !line.trim().is_empty());
-                format!("{} ({})", last.unwrap_or("it says nothing"), output.status)
+                let last = last.map(|line| rendered.without_secrets(line, None));
+                let last = last.unwrap_or_else(|| "it says nothing".to_owned());
+                format!("{last} ({})", output.status)
             }
         };
         remarks.push(Remark { level: Level::Alert, line: None, setting: None, text });

@@ -1,6 +1,6 @@
 //! Who listens at an address beside HAProxy, as far as `/proc` tells. A program that shares its
-//! port (`SO_REUSEPORT`) takes a part of the connections, and nothing refuses that: neither HAProxy's
-//! check nor its start.
+//! port (`SO_REUSEPORT`) takes a part of the connections, and nothing refuses that: neither
+//! HAProxy's check nor its start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -131,8 +131,8 @@ fn other(holders: &BTreeSet<u32>, file: &Path) -> Option<String> {
     commands.first().map(|(pid, name, _)| format!("{name} (process {pid})"))
 }
 
-/// Whether one of these arguments is the file, or a folder above it; none where all of them are files
-/// that can't be told from it: by a path in a container, or from a folder that is not known.
+/// Whether one of these arguments is the file, or a folder above it; none where they can't be told
+/// from it: by a path in a container, or from a folder that is not known.
 fn has_file(arguments: &[String], file: &Path) -> Option<bool> {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let named = arguments.windows(2).filter(|pair| pair[0] == "-f").map(|pair| Path::new(&pair[1]));

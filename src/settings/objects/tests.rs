@@ -110,6 +110,9 @@ fn a_frontend_that_waits_leaves_its_port_to_the_file_and_to_whoever_listens() {
         (Frontend, "waits", waiting(":81")),
         (Frontend, "first", json!({"bind": [":82"], "default_backend": "shared"})),
         (Frontend, "beside", waiting(":82")),
+        (Frontend, "beside2", waiting(":82")),
+        (Frontend, "either", waiting(":84")),
+        (Frontend, "or", waiting(":84")),
         (Frontend, "free", waiting(":83")),
     ];
     let merged = with(&file(FILE), &said);
@@ -117,10 +120,14 @@ fn a_frontend_that_waits_leaves_its_port_to_the_file_and_to_whoever_listens() {
     assert_eq!(names, ["own", "first"], "the file's counts, and so does one that can listen");
     let reason = set_aside(&merged, Frontend, "waits");
     assert!(reason.contains("the frontend own listens at :81 too"), "{reason}");
-    let reason = set_aside(&merged, Frontend, "beside");
-    assert!(reason.contains("the frontend first listens at :82 too"), "{reason}");
-    let free = &merged.declared().standings[&ObjectKey::new(Frontend, "free")];
-    assert!(matches!(free, Standing::Pending { .. }), "{free:?}");
+    for name in ["beside", "beside2"] {
+        let reason = set_aside(&merged, Frontend, name);
+        assert!(reason.contains("the frontend first listens at :82 too"), "{reason}");
+    }
+    for name in ["free", "either", "or"] {
+        let free = &merged.declared().standings[&ObjectKey::new(Frontend, name)];
+        assert!(matches!(free, Standing::Pending { .. }), "{name}: {free:?}");
+    }
     // The port is free again.
     let merged = with(&file(&FILE.replace(":81", ":91")), &said);
     let waits = &merged.declared().standings[&ObjectKey::new(Frontend, "waits")];

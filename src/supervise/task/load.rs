@@ -263,7 +263,10 @@ impl Supervisor {
         remarks.retain(|remark| remark.level == Level::Alert);
         let reason = match remarks.first() {
             Some(first) => first.to_string(),
-            None => said.lines().last().unwrap_or("HAProxy did not say why").to_owned(),
+            None => {
+                let last = said.lines().last().unwrap_or("HAProxy did not say why");
+                rendered.map_or(last.to_owned(), |rendered| rendered.without_secrets(last, None))
+            }
         };
         if !remarks.is_empty() {
             // A port that only HAProxy can't have, perhaps.
