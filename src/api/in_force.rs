@@ -17,6 +17,8 @@ const NAMED: usize = 20;
 pub(super) struct InForce {
     /// Whether every one of them goes where that leads; none where that is not decided.
     pub in_force: Option<bool>,
+    /// Whether one of the first goes elsewhere for no reason that is known: it may be on its way.
+    pub waits: bool,
     /// How many go elsewhere.
     pub count: usize,
     /// The first of them.
@@ -42,20 +44,22 @@ impl Api {
         for (node, master) in nodes {
             let goes = entries.and_then(|entries| entries.get(node));
             let said = said(&views, node);
-            if goes == master.or(said.map(|(_, said)| said)) {
+            let wanted = master.or(said.map(|(_, said)| said));
+            if goes == wanted {
                 continue;
             }
             let by_another = master.and_then(|master| said_else(said, registered, master));
             let lasting = kept_by_order(decision, node)
                 .or(by_another)
-                .or_else(|| kept_back(decision, master));
+                .or_else(|| kept_back(decision, wanted));
             if lasting.is_none() && !taken {
                 found.in_force = found.in_force.filter(|is_it| !is_it);
                 continue;
             }
             (found.in_force, found.count) = (Some(false), found.count + 1);
             if found.elsewhere.len() < NAMED {
-                let why = lasting.or_else(|| self.passing_reason(decision, &views, (node, master)));
+                let why = lasting.or_else(|| self.passing_reason(decision, &views, (node, wanted)));
+                found.waits |= why.is_none();
                 let why = why.unwrap_or_else(|| "it is not in the map in force yet".to_owned());
                 let (node, master) = (node.to_owned(), goes.map(str::to_owned));
                 found.elsewhere.push(NodeElsewhere { node, master, why });
@@ -71,12 +75,6 @@ impl Api {
         views: &[SourceView<'_>],
         (node, master): (&str, Option<&str>),
     ) -> Option<String> {
-        if let Some(rejected) = decision.hold.state.rejected_change() {
-            return Some(format!("what the sources say was rejected{}", by(&rejected.note)));
-        }
-        if let Some(held) = &decision.held {
-            return Some(format!("held back by the guard: {} (id {})", held.reason, held.id));
-        }
         let owner = decision.owners.nodes.get(node);
         if let Some(owned) = owner.filter(|owned| owned.routed_to().is_some()) {
             return Some(format!(
@@ -87,8 +85,16 @@ impl Api {
         let origin = desired::origin(views, node);
         let disputed = origin.is_some_and(|origin| is_disputed(&origin, node));
         explain_kept(kept_node(decision, node), disputed, owner.is_some())
-            .or_else(|| self.explain_reference(decision, master?))
             .or_else(|| decision.rejected.of_node(node).map(|row| format!("rejected: {row}")))
+            .or_else(|| {
+                let rejected = decision.hold.state.rejected_change()?;
+                Some(format!("what the sources say was rejected{}", by(&rejected.note)))
+            })
+            .or_else(|| {
+                let held = decision.held.as_ref()?;
+                Some(format!("held back by the guard: {} (id {})", held.reason, held.id))
+            })
+            .or_else(|| self.explain_reference(decision, master?))
             .or_else(|| {
                 let gone = self.gone_node(node, decision.gone.get(node)?);
                 Some(format!("no source names it any more, and it stays until {:.0}", gone.until))

@@ -126,7 +126,7 @@ impl Api {
         let map = &decision.map;
         // What is kept elsewhere as a whole comes to no instance, however long it is waited for.
         let found = self.in_force_of(of(nodes), map, true);
-        let in_vain = found.count > 0 && found.count == nodes.len();
+        let in_vain = found.count > 0 && found.count == nodes.len() && !found.waits;
         let until = if in_vain { Instant::now() } else { deadline };
         let behind = match map.active {
             true => self.map_behind(decision.generation, until).await,
@@ -295,7 +295,7 @@ impl Draft {
         asked: &Asked,
         counts: RegistrationCounts,
         (outcome, message): (Option<ReloadOutcome>, String),
-        InForce { in_force, count, elsewhere }: InForce,
+        InForce { in_force, count, elsewhere, .. }: InForce,
     ) -> RegistrationAnswer {
         let (node, master, until) = match self {
             Self::Node { node, master, until } => (Some(node), master, until),

@@ -88,13 +88,13 @@ pub fn topics(text: &str) -> Result<Topics, Invalid> {
         .collect()
 }
 
-/// The number of the last event that a client has.
-pub fn last_event(after: Option<u64>) -> Result<Option<u64>, Invalid> {
-    match after {
+/// The number of an event, in the parameter of this name.
+pub fn event_number(name: &str, number: Option<u64>) -> Result<Option<u64>, Invalid> {
+    match number {
         Some(number) if i64::try_from(number).is_err() => {
-            Err(Invalid(format!("after: {number} is not the number of an event")))
+            Err(Invalid(format!("{name}: {number} is not the number of an event")))
         }
-        after => Ok(after),
+        number => Ok(number),
     }
 }
 

@@ -58,7 +58,10 @@ pub(super) async fn activity(
     Parameters(query): Parameters<ActivityQuery>,
 ) -> Result<Json<ActivityReport>, HttpError> {
     let (topics, limit) = (requests::topics(&query.topics)?, requests::limit(query.limit)?);
-    let after = (requests::last_event(query.after)?, query.oldest);
+    let after = (
+        requests::event_number("after", query.after)?,
+        requests::event_number("oldest", query.oldest)?,
+    );
     Ok(Json(api.activity(after, &topics, limit).await?))
 }
 
@@ -88,7 +91,7 @@ pub(super) async fn events(
     request: Request,
 ) -> Result<Response, HttpError> {
     let topics = requests::topics(&query.topics)?;
-    let given = requests::last_event(query.after)?;
+    let given = requests::event_number("after", query.after)?;
     let (parts, _) = request.into_parts();
     let place = api.follow(&identity, parts.version < Version::HTTP_2)?;
     let after = last_id(&parts.headers).or(given);

@@ -108,8 +108,7 @@ pub struct Rollout {
     /// Since when it is in that state.
     pub since: Timestamp,
     pub begun: Timestamp,
-    /// The revision that the other instances and the map file have while it is a canary: at first the
-    /// one in force when it began, and a later one where overrides changed meanwhile.
+    /// What the others and the map file have: a later one than at first where overrides changed.
     pub stable: u64,
     /// The number of its map: another one where overrides changed meanwhile.
     pub revision: u64,
