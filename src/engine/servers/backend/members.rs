@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::damping::DampingPolicy;
 use mapsmith_core::{Server, ServerList};
 
-use super::BackendList;
+use super::{BackendList, written};
 use crate::settings::{Backend, Settings, WhenEmpty};
 
 impl BackendList {
@@ -45,13 +45,18 @@ impl BackendList {
     }
 }
 
-/// What is registered here is no answer of a poll: nobody waits for it to be quiet.
-pub(super) fn policy(backend: &Backend, settings: &Settings) -> DampingPolicy {
+/// What is registered here, or written out with its addresses, is no answer of a poll: nobody waits
+/// for it to be quiet. Host names are asked for like a registry.
+pub(super) fn policy(
+    backend: &Backend,
+    declared: &ServerList,
+    settings: &Settings,
+) -> DampingPolicy {
     let pace = DampingPolicy {
         may_be_empty: backend.empty == WhenEmpty::Accept,
         ..settings.damping.pace()
     };
-    match settings.takes_members(backend).is_some() {
+    match written::has_addresses(backend, declared) || settings.takes_members(backend).is_some() {
         true => DampingPolicy { debounce: Duration::ZERO, max_delay: Duration::ZERO, ..pace },
         false => pace,
     }

@@ -21,6 +21,7 @@ mod masters;
 mod members;
 mod memory;
 mod report;
+mod written;
 
 pub(super) use masters::Masters;
 use masters::MastersList;
@@ -96,11 +97,12 @@ impl BackendList {
             counter!(BACKEND_CHANGES, "backend" => backend.name.clone(), "kind" => kind)
                 .increment(0);
         }
+        let declared = backend.declared();
         Self {
-            declared: Arc::new(backend.declared()),
+            damper: Damper::new(members::policy(backend, &declared, settings)),
+            declared: Arc::new(declared),
             options: BackendOptions::new(backend.default_options(), backend.usual_options()),
             of_masters: backend.all_options(),
-            damper: Damper::new(members::policy(backend, settings)),
             settings: backend.clone(),
             gate: Gate::default(),
             window: Window::new(settings.guard.window),
@@ -199,6 +201,7 @@ impl BackendList {
     pub(super) fn take_up(&mut self, list: &LastGoodList) -> bool {
         self.before = Some(list.clone());
         if self.is_written_out() {
+            self.take_up_written(list);
             return false;
         }
         let servers = list.servers.clone();
@@ -210,10 +213,6 @@ impl BackendList {
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
         true
-    }
-
-    fn is_written_out(&self) -> bool {
-        matches!(self.settings.listing(), Listing::Servers(_))
     }
 
     /// The servers in force; before the first step those of before the start, if they are known.

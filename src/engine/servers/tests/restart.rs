@@ -106,6 +106,19 @@ async fn what_the_settings_write_out_is_never_held_and_what_it_leaves_out_is_tak
 }
 
 #[tokio::test]
+async fn what_the_settings_write_out_with_addresses_is_in_force_with_the_first_decision() {
+    let written = WRITTEN.replace("nowhere", "10.0.0.2:2");
+    let mut scene = Scene::start(&written);
+    scene.decide(0).await;
+    assert_eq!(scene.servers("written"), ["w1 10.0.0.1:1", "w2 10.0.0.2:2"], "nothing flaps");
+    // Where there is a name to ask for, those that are known are there meanwhile.
+    let written = WRITTEN.replace("w2", "s01").replace("nowhere", "late.example:1");
+    let scene = Scene::resume(&written, &[("written", "settings", 0..9)]);
+    assert_eq!(scene.servers("written"), ["s01 10.0.1.1:8140"]);
+    assert_eq!(scene.desired("written").unwrap().former.len(), 8, "Mapsmith's to remove");
+}
+
+#[tokio::test]
 async fn a_written_server_whose_host_name_does_not_resolve_at_a_start_keeps_its_address() {
     let written = WRITTEN.replace("w2", "s01").replace("nowhere", "late.example:1");
     let mut scene = Scene::resume(&written, &[("written", "settings", 0..2)]);

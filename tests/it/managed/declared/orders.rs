@@ -99,3 +99,29 @@ fn a_slip_in_a_backends_name_takes_no_frontend_off_the_air() {
     scene.put("backends/appp", &scene.app());
     scene.managed.wait_for_word("one");
 }
+
+#[test]
+fn an_order_that_runs_out_while_mapsmith_is_down_leaves_no_server_out() {
+    let mut scene = Scene::start(newest(), "");
+    scene.declare("one");
+    let one = "/v1/backends/app/servers/one";
+    for order in [json!({"state": "maint", "for": "1s"}), json!({"state": "drain"})] {
+        let (status, report) = scene.ask("PUT", &format!("{one}?wait=30s&force=true"), &order);
+        assert_eq!(status, 200, "{report:#}");
+        if order["for"].is_null() {
+            assert_eq!(scene.ask("DELETE", one, &Value::Null).0, 202);
+        }
+        scene.managed.mapsmith.kill();
+        let until = report["override"]["until"].as_str().map(|at| at.parse().unwrap());
+        eventually("the order is over", PATIENCE, || {
+            until.is_none_or(|until: jiff::Timestamp| until < jiff::Timestamp::now()).then_some(())
+        });
+        scene.managed.mapsmith.restart();
+        scene.managed.wait_for_state("in_force");
+        scene.managed.mapsmith.wait_for("it is ready again", PATIENCE, |_| {
+            let backend = scene.get("/v1/backends/app");
+            (backend["servers"][0]["instances"][0]["state"] == "ready").then_some(())
+        });
+        scene.managed.wait_for_word("one");
+    }
+}

@@ -1,0 +1,37 @@
+//! A backend's list where the settings write it out.
+
+use std::collections::BTreeSet;
+
+use mapsmith_core::desired::damping::Damper;
+use mapsmith_core::server::LastGoodList;
+use mapsmith_core::server::list::Host;
+use mapsmith_core::{Server, ServerList};
+
+use super::{BackendList, FORMER_NAMES};
+use crate::settings::{Backend, Listing};
+
+impl BackendList {
+    pub(super) fn is_written_out(&self) -> bool {
+        matches!(self.settings.listing(), Listing::Servers(_))
+    }
+
+    /// Until the names of hosts are asked for, servers that stay are as they were. The others are
+    /// Mapsmith's to remove.
+    pub(super) fn take_up_written(&mut self, before: &LastGoodList) {
+        let listed = self.declared.servers.iter().map(|server| server.name.as_str());
+        let listed: BTreeSet<&str> = listed.collect();
+        let is_listed = |(name, _): &(&String, &Server)| listed.contains(name.as_str());
+        let (known, gone): (Vec<_>, Vec<_>) = before.servers.iter().partition(is_listed);
+        if !known.is_empty() {
+            let known = known.into_iter().map(|(name, server)| (name.clone(), server.clone()));
+            self.damper = Damper::resume(self.damper.pace(), known.collect());
+            self.former.extend(gone.into_iter().map(|(name, _)| name.clone()).take(FORMER_NAMES));
+        }
+    }
+}
+
+/// Whether all that there is to know of a backend's servers is written out.
+pub(super) fn has_addresses(backend: &Backend, declared: &ServerList) -> bool {
+    let is_written_out = matches!(backend.listing(), Listing::Servers(_));
+    is_written_out && declared.servers.iter().all(|server| matches!(server.host, Host::Address(_)))
+}
