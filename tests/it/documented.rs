@@ -20,8 +20,9 @@ const MANY: usize = 60;
 
 /// What needs another site than this one: several HAProxys, or one that Mapsmith runs.
 /// control/rollout.rs, managed/declared.rs, members and managed/commands.rs ask those.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "/backends/live",
+    "/backends/app?wait",
     "canary",
     "/rollouts",
     "/frontends",
