@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use mapsmith_core::members::{Meta, SwitchPhase};
+use mapsmith_core::quoting::shell_word;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -184,7 +185,8 @@ impl Switch {
         let report: SwitchReport = answer.good()?;
         print(format, &report, |report| {
             let back = report.previous.as_ref().filter(|_| report.stored).map(|previous| {
-                format!("\nthe way back: mapsmith switch {} {previous}", report.backend)
+                let (backend, previous) = (shell_word(&report.backend), shell_word(previous));
+                format!("\nthe way back: mapsmith switch {backend} {previous}")
             });
             paint(colour(report.outcome), &report.message) + &back.unwrap_or_default()
         })?;

@@ -21,6 +21,7 @@ pub mod objects;
 pub mod overrides;
 pub mod plan;
 pub mod portmap;
+pub mod quoting;
 pub mod registrations;
 pub mod rejection;
 pub mod render;

@@ -113,3 +113,28 @@ fn a_command_that_fails_is_run_again_and_shown_and_keeps_nothing_waiting() {
         (metric(mapsmith, "mapsmith_notify_failed") == Some(0.0)).then_some(())
     });
 }
+
+#[test]
+fn a_command_that_a_person_copies_runs_nothing_that_a_registry_says() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[("node1", "m;$(touch pwned)`id`'x")]);
+    let more = "[references]\nunknown = \"keep\"\n";
+    let mapsmith = config(&gateway, &registry, more).start();
+    let remedy = mapsmith.wait_for("the master is named", BOUND, |mapsmith| {
+        let items = mapsmith.get("/v1/attention").1["items"].clone();
+        let item = items.as_array()?.iter().find(|item| item["kind"] == "unknown_master")?.clone();
+        Some(item["do"][0].clone())
+    });
+    let command = remedy["command"].as_str().expect("a command");
+    let line = command.replacen("mapsmith", "printf '<%s>'", 1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let shell =
+        std::process::Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output();
+    let read = String::from_utf8(shell.expect("a shell").stdout).unwrap();
+    assert_eq!(read, "<drain><m;$(touch pwned)`id`'x>", "{command}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was run: {command}");
+    assert_eq!(
+        remedy["call"], "POST /v1/masters/m%3B%24%28touch%20pwned%29%60id%60%27x/drain",
+        "{remedy:#}"
+    );
+}

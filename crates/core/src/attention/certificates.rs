@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Action, Item, Kind, Severity, Status};
 use crate::access::Role;
 use crate::certificate::CertificateStatus;
+use crate::quoting::{path_segment, shell_word};
 
 /// How long before its end a certificate is shown. Mapsmith renews its own earlier.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -87,7 +88,7 @@ fn of_one(certificate: &CertificateStatus, now: Timestamp) -> Option<Item> {
     if renewal.is_none() {
         return Some(item.with(Action::advice("Have it renewed by whoever issues it")));
     }
-    let command = format!("mapsmith certificates renew {name}");
-    let call = format!("POST /v1/certificates/{name}/renew");
+    let command = format!("mapsmith certificates renew {}", shell_word(name));
+    let call = format!("POST /v1/certificates/{}/renew", path_segment(name));
     Some(item.with(Action::command("Try again", &command).with_call(&call, Role::Operator)))
 }

@@ -7,6 +7,7 @@ use super::{Action, HoldStatus, Item, Kind, Severity, Status};
 use crate::access::Role;
 use crate::desired::hold::Rejected;
 use crate::desired::rollout::Rollout;
+use crate::quoting::{path_segment, shell_word};
 use crate::revision::HeldChange;
 use crate::status::{KeptNodes, SourceStatus};
 
@@ -76,8 +77,8 @@ pub(super) fn of_the_map(status: &Status, now: Timestamp, items: &mut Vec<Item>)
         items.extend(masters.iter().map(|(master, count)| {
             let text = format!("{} would go to {master}, {what}", nodes(*count));
             let help = "Add the server to HAProxy, or drain the master";
-            let command = format!("mapsmith drain {master}");
-            let call = format!("POST /v1/masters/{master}/drain");
+            let command = format!("mapsmith drain {}", shell_word(master));
+            let call = format!("POST /v1/masters/{}/drain", path_segment(master));
             Item::new(severity, kind, master, text)
                 .with(Action::command(help, &command).with_call(&call, Role::Operator))
         }));
@@ -85,8 +86,8 @@ pub(super) fn of_the_map(status: &Status, now: Timestamp, items: &mut Vec<Item>)
     items.extend(status.stuck.iter().map(|master| {
         let text = format!("{master} is drained and keeps its nodes: no other master is left");
         let help = "End the drain, or add a master that can take the nodes";
-        let command = format!("mapsmith undrain {master}");
-        let call = format!("DELETE /v1/masters/{master}/drain");
+        let command = format!("mapsmith undrain {}", shell_word(master));
+        let call = format!("DELETE /v1/masters/{}/drain", path_segment(master));
         Item::new(Severity::Act, Kind::DrainStuck, master, text)
             .with(Action::command(help, &command).with_call(&call, Role::Operator))
     }));
@@ -240,8 +241,9 @@ fn left_over((backend, servers): (&String, &Vec<String>)) -> Item {
             of that name: {named}"
     );
     let one = servers.first().map_or("SERVER", String::as_str);
-    let call = format!("DELETE /v1/backends/{backend}/servers/{one}");
-    let command = format!("mapsmith server reset {backend}/{one}");
+    let (part, place) = (path_segment, format!("{backend}/{one}"));
+    let call = format!("DELETE /v1/backends/{}/servers/{}", part(backend), part(one));
+    let command = format!("mapsmith server reset {}", shell_word(&place));
     Item::new(Severity::Look, Kind::Backend, backend, text)
         .with(Action::command("End them", &command).with_call(&call, Role::Operator))
 }

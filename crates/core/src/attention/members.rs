@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Action, Item, Kind, Severity, Status};
 use crate::access::Role;
 use crate::members::SwitchPhase;
+use crate::quoting::{path_segment, shell_word};
 
 /// How long a switch may take before it needs somebody: members start, and pass their checks.
 const USUAL: SignedDuration = SignedDuration::from_secs(30);
@@ -21,9 +22,10 @@ pub(super) fn of_switches(status: &Status, now: Timestamp) -> impl Iterator<Item
         let item = item.since(Some(version.since));
         match &version.previous {
             Some(previous) => {
-                let command = format!("mapsmith switch {backend} {previous}");
+                let command =
+                    format!("mapsmith switch {} {}", shell_word(backend), shell_word(previous));
                 let back = Action::command("Switch back", &command);
-                let call = format!("POST /v1/backends/{backend}/switch");
+                let call = format!("POST /v1/backends/{}/switch", path_segment(backend));
                 item.with(back.with_call(&call, Role::Operator))
             }
             None => item,

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::quoting::path_segment;
+
 /// Stands for the node's name.
 const NODE: &str = "{node}";
 /// The longest path, in bytes.
@@ -32,7 +34,7 @@ impl PathTemplate {
             return None;
         }
         let part = |part: &String| match part.as_str() {
-            NODE => format!("/{}", encoded(node)),
+            NODE => format!("/{}", path_segment(node)),
             part => format!("/{part}"),
         };
         Some(self.parts.iter().map(part).collect())
@@ -48,22 +50,6 @@ impl PathTemplate {
         let literals = self.parts.iter().filter(|part| *part != NODE);
         literals.map(|part| format!("/{part}")).collect()
     }
-}
-
-/// Percent-encoded, but for what RFC 3986 calls unreserved.
-fn encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            // Writing to a string can't fail.
-            _ => drop(write!(encoded, "%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 impl TryFrom<String> for PathTemplate {
