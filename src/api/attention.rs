@@ -1,6 +1,6 @@
 //! What needs a person, of all that the tasks say right now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use mapsmith_core::attention::{self, ApiFiles, Attention, HoldStatus};
@@ -30,9 +30,10 @@ impl Api {
         if ordered < latest.number() {
             return left;
         }
+        let known: BTreeSet<&str> = backends.iter().map(|status| status.name.as_str()).collect();
         for ServerOverride { backend, server, .. } in latest.servers() {
             let is_stored = || self.object_number(&ObjectKey::new(ObjectKind::Backend, backend));
-            if backends.iter().all(|known| known.name != *backend) && is_stored().is_none() {
+            if !known.contains(backend.as_str()) && is_stored().is_none() {
                 left.entry(backend.clone()).or_default().push(server.clone());
             }
         }
