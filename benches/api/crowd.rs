@@ -11,7 +11,8 @@ use reqwest::Client;
 use reqwest::header::RETRY_AFTER;
 
 use crate::common::Daemon;
-use crate::running::{TOKEN, cost, quantile, row, token};
+use crate::figures::{quantile, row};
+use crate::running::{TOKEN, cost, token};
 
 /// Connections that say nothing, not even a TLS handshake.
 const SILENT: usize = 500;

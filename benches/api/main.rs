@@ -10,6 +10,7 @@ mod back;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod figures;
 mod running;
 
 use std::hint::black_box;

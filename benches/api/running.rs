@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::common::maps::{Registry, nodes};
 use crate::common::{Daemon, Gateway, PATIENCE, haproxies, processor};
 use crate::crowd;
+use crate::figures::{quantile, row};
 
 const ENTRIES: usize = 100_000;
 /// How many requests of a kind are asked one after the other.
@@ -488,17 +489,4 @@ pub async fn cost(daemon: &Daemon) -> anyhow::Result<(f64, f64)> {
     tokio::time::sleep(WHILE).await;
     let used = processor(daemon.0.id()) - before;
     Ok((daemon.memory("VmRSS:")? as f64, used.as_secs_f64() / WHILE.as_secs_f64()))
-}
-
-pub fn quantile(took: &[Duration], part: f64) -> f64 {
-    let mut took = took.to_vec();
-    took.sort_unstable();
-    let at = ((took.len() - 1) as f64 * part).round() as usize;
-    took[at].as_secs_f64() * 1000.0
-}
-
-pub fn row(name: &str, took: &[Duration], floor: Option<f64>) {
-    let (p50, p99) = (quantile(took, 0.5), quantile(took, 0.99));
-    let times = floor.map_or(String::new(), |floor| format!("   {:.1} x the floor", p50 / floor));
-    println!("  {name:<34} {p50:>8.2} / {p99:>8.2}{times}");
 }

@@ -372,6 +372,11 @@ async fn a_store_of_the_first_schema_keeps_its_overrides() {
     assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
 }
 
+const OWNER: &str =
+    "INSERT INTO owners (node, owner, since, seen, ordered) VALUES ('n', 'm', 1000, 2000, 1)";
+const REVISION: &str = "INSERT INTO revisions (number, at, kind, sources, entries, added, moved, \
+    removed, fingerprint, bytes) VALUES (9, 0, '', '', 0, 0, 0, 0, 0, 0)";
+
 #[tokio::test]
 async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_and_stays_as_it_is() {
     for version in 1..MIGRATIONS.len() {
@@ -381,15 +386,10 @@ async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_an
         run_migrations(&old, 0, version as i64).unwrap();
         old.execute("INSERT INTO pins (node, master, since) VALUES ('n', 'm', 0)", []).unwrap();
         old.execute("UPDATE state SET number = 7", []).unwrap();
-        if version >= 10 {
-            const REVISION: &str = "INSERT INTO revisions (number, at, kind, sources, entries, \
-                added, moved, removed, fingerprint, bytes) VALUES (9, 0, '', '', 0, 0, 0, 0, 0, 0)";
-            old.execute(REVISION, []).unwrap();
-        }
-        if version >= 3 {
-            const OWNER: &str = "INSERT INTO owners (node, owner, since, seen, ordered) VALUES \
-                ('n', 'm', 1000, 2000, 1)";
-            old.execute(OWNER, []).unwrap();
+        for (since, row) in [(10, REVISION), (3, OWNER)] {
+            if version >= since {
+                old.execute(row, []).unwrap();
+            }
         }
         if version >= 2 {
             old.execute(&INSERT.replace("'bad'", "'app'"), ["[]"]).unwrap();
@@ -408,8 +408,7 @@ async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_an
         assert_eq!(store.load().await.unwrap(), found.overrides, "schema {version}");
         assert_eq!(store.owners().await.unwrap(), found.owners, "schema {version}");
         assert_eq!(store.last_good_lists().await.unwrap(), found.lists, "schema {version}");
-        // Of revisions that are kept by then; later ones are noted with their number.
-        let highest = if (10..22).contains(&version) { 9 } else { 0 };
+        let highest = u64::from((10..22).contains(&version)) * 9;
         assert_eq!(store.highest_number().await, Ok(highest), "schema {version}");
     }
 }
