@@ -7,7 +7,7 @@ use mapsmith_core::desired::ownership::{Outage, OwnerRecord};
 use mapsmith_core::server::{ServerAddress, ServerOptions};
 use mapsmith_core::{DrainedMaster, EndedKind, Invalid, Note, Pin, Server};
 
-use super::schema::{APPLICATION_ID, run_migrations};
+use super::schema::run_migrations;
 use super::*;
 
 fn at(second: i64) -> Timestamp {
@@ -360,10 +360,8 @@ async fn a_store_of_the_first_schema_keeps_its_overrides() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.db");
     let old = Connection::open(&path).unwrap();
-    old.execute_batch(MIGRATIONS[0]).unwrap();
+    run_migrations(&old, 0, 1).unwrap();
     old.execute("INSERT INTO pins (node, master, since) VALUES ('n', 'm', 0)", []).unwrap();
-    old.pragma_update(None, "user_version", 1).unwrap();
-    old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
     drop(old);
     assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap().overrides), ["n=m"]);
     let store = SqliteStore::open(&path).await.unwrap();
