@@ -171,10 +171,8 @@ impl Daemon {
         let stored = stored_with(store.clone()).await?;
         let challenges = self.supply_certificates().await?;
         let (tls_files, turn) = (self.start_tls_files()?, Turn::default());
-        let fleet = {
-            let before = (&turn, carried.instances.as_slice());
-            self.start_instances(&desired, &tls_files, challenges.as_ref(), before)?
-        };
+        let before = (&turn, carried.instances.as_slice());
+        let fleet = self.start_instances(&desired, &tls_files, challenges.as_ref(), before)?;
         let certificates = self.start_certificates(challenges, &fleet);
         let services = self.start_services_source(&registries)?;
         // What can fail comes before: whoever takes the sockets that are held goes on with them.
@@ -186,14 +184,14 @@ impl Daemon {
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
         let listings = self.start_switches(members.clone(), &desired, &decision);
-        let instances = views_of(&fleet.reports);
+        let (targets, instances) = (fleet.targets, views_of(&fleet.reports));
         let api = Arc::new(Api {
             sources: sources.clone(),
             lists: lists.clone(),
             shadows: self.start_shadows(&registries, &sources, &lists, &decision),
             decision,
             desired,
-            targets: fleet.targets.clone(),
+            targets: targets.clone(),
             instances: fleet.reports,
             tls_files,
             certificates,
@@ -223,7 +221,6 @@ impl Daemon {
         });
         self.start_attention(Arc::clone(&api), carried).await?;
         self.start_clocks(metrics);
-        let targets = fleet.targets;
         let inputs =
             Inputs { sources, lists, members: listings, overrides, targets, orders, instances };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };

@@ -77,6 +77,20 @@ fn good(output: &Output) -> String {
     text
 }
 
+/// Who registered and unregistered nodes, and why.
+fn is_in_the_history(scene: &Scene) {
+    let kept = scene.mapsmith.get("/v1/revisions?limit=1").1["items"][0].clone();
+    assert_eq!(
+        (&kept["by"], &kept["reason"], &kept["sources"][0]),
+        (&json!("local"), &json!("rack 7 is gone"), &json!("registered")),
+        "{kept:#}"
+    );
+    let history = good(&scene.mapsmith.cli(&["history", "--limit", "9"]));
+    for said in ["local (rack 7 is gone)", "local (rack 7)"] {
+        assert!(history.contains(said), "{said}: {history}");
+    }
+}
+
 #[test]
 fn a_registered_node_is_routed_at_once_whatever_the_registry_says_and_after_a_crash() {
     for binary in oldest_and_newest() {
@@ -143,18 +157,8 @@ fn a_registered_node_is_routed_at_once_whatever_the_registry_says_and_after_a_cr
         holds(&scene);
 
         let end = |path: &str| scene.ask("DELETE", path, "");
-        let latest =
-            |scene: &Scene| scene.mapsmith.get("/v1/revisions?limit=1").1["items"][0].clone();
         assert_eq!(end("/v1/nodes/NEW?wait=60s&reason=rack%207%20is%20gone"), (204, Value::Null));
-        let kept = latest(&scene);
-        assert_eq!(
-            (&kept["by"], &kept["reason"], &kept["sources"][0]),
-            (&json!("local"), &json!("rack 7 is gone"), &json!("registered")),
-            "{kept:#}"
-        );
-        let history = good(&scene.mapsmith.cli(&["history", "--limit", "9"]));
-        assert!(history.contains("local (rack 7 is gone)"), "{history}");
-        assert!(history.contains("local (rack 7)"), "{history}");
+        is_in_the_history(&scene);
         assert_eq!(end("/v1/nodes/n000?wait=60s").0, 204);
         let (status, problem) = end("/v1/nodes/new");
         assert!(status == 404 && detail(&problem).contains("missing=ok"), "{problem}");
