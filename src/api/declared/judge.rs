@@ -74,9 +74,9 @@ pub(super) fn judge(
             });
             let names: Vec<_> = names.map(String::as_str).collect();
             return Err(Error::ObjectConflict(format!(
-                "{key} listens now, and would not any more: it would send requests to {}, which is \
-                    no backend; declare that first, or send them elsewhere, or say force=true, and \
-                    the frontend waits for it",
+                "{key} sends requests to {}, which is no backend then, and would not listen any \
+                    more; declare that first, or send them elsewhere, or say force=true, and the \
+                    frontend waits for it",
                 names.join(", ")
             )));
         }

@@ -83,13 +83,13 @@ fn a_slip_in_a_backends_name_takes_no_frontend_off_the_air() {
     ] {
         let (status, problem) = scene.ask(method, path, body);
         assert_eq!(status, 409, "{method} {path}: {problem:#}");
-        let said = "frontends/web listens now, and would not any more: it would send requests to \
-            appp, which is no backend";
+        let said = "frontends/web sends requests to appp, which is no backend then, and would not \
+            listen any more";
         assert!(detail(&problem).contains(said), "{problem:#}");
     }
     assert_eq!(scene.managed.ground.word().as_deref(), Some("one"));
     let (status, report) = scene.ask("PUT", "/v1/frontends/web?force=true", &web);
-    assert_eq!((status, &report["pending"]), (202, &json!(["frontends/web"])), "{report:#}");
+    assert_eq!((status, &report["pending"]), (200, &json!(["frontends/web"])), "{report:#}");
     scene.managed.mapsmith.wait_for("that it waits is named", PATIENCE, |_| {
         let attention = scene.get("/v1/attention").to_string();
         attention
