@@ -306,7 +306,8 @@ pub(super) fn in_words(report: &VersionReport) -> String {
     let mut text = format!("{}: {} version {}", version.backend, version.name, version.version);
     if version.is_switched() {
         let by = version.note.by.as_deref().unwrap_or("an operator");
-        let _ = write!(text, ", switched from {} by {by} ", version.declared);
+        let before = version.previous.as_ref().unwrap_or(&version.declared);
+        let _ = write!(text, ", switched from {before} by {by} ");
         text.push_str(&ago(version.since));
         if let Some(reason) = &version.note.reason {
             let _ = write!(text, " ({reason})");
@@ -325,7 +326,20 @@ pub(super) fn in_words(report: &VersionReport) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mapsmith_core::members::BackendVersion;
+
     use super::*;
+
+    #[test]
+    fn a_switch_names_the_version_that_was_in_force_before_it() {
+        let now = jiff::Timestamp::now();
+        let by = |name: &str| mapsmith_core::Note { reason: None, by: Some(name.to_owned()) };
+        let version = BackendVersion::declared("dyn", "myapp", "1.0.0", now);
+        let version = version.switched("1.1.0", None, now, by("anna")).unwrap();
+        let version = version.next().next().switched("3", None, now, by("ben")).unwrap();
+        let told = in_words(&VersionReport { version, waits_for: None });
+        assert!(told.contains("version 3, switched from 1.1.0 by ben"), "{told}");
+    }
 
     #[test]
     fn a_row_has_the_beginning_of_what_a_member_says_of_itself() {

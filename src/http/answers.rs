@@ -11,6 +11,8 @@ use crate::api::types::Problem;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Says which map is in force, or which one an answer leads to.
 pub(super) const REVISION: HeaderName = HeaderName::from_static("mapsmith-revision");
+/// `Cache-Control` of what is true for a moment.
+pub(super) const UNKEPT: &str = "no-store, no-transform";
 /// The longest request id that is taken over.
 const LONGEST_ID: usize = 64;
 
@@ -39,7 +41,7 @@ pub(super) async fn complete(mut request: Request, next: Next) -> Response {
     // asked for each time; the rest is true for a moment.
     let kept = match headers.contains_key(header::ETAG) {
         true => "no-cache, no-transform",
-        false => "no-store, no-transform",
+        false => UNKEPT,
     };
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(kept));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

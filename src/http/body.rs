@@ -28,33 +28,37 @@ static BATCH_ROOM: Semaphore = Semaphore::const_new(BATCHES);
 /// How long a client may take to send it.
 pub(super) const BOUND: Duration = Duration::from_secs(10);
 
-/// The media types that the body of a route may have: those of the OpenAPI document. A route that
+/// What the body of a route may be: its media types are those of the OpenAPI document. A route that
 /// takes none does not look at it.
 #[derive(Clone)]
-pub(super) struct Kinds(Vec<&'static str>);
+pub(super) struct Takes {
+    kinds: Vec<&'static str>,
+    /// The most bytes.
+    most: usize,
+}
 
-impl Kinds {
+impl Takes {
     pub(super) fn of(route: &Route) -> Self {
-        Self(openapi::bodies(route))
+        Self { kinds: openapi::bodies(route), most: route.largest_body }
     }
 
     /// A body that does not say what it is counts as what is wanted.
     fn check(&self, headers: &HeaderMap, body: &Bytes) -> Result<(), HttpError> {
         let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-        if self.0.is_empty() || body.is_empty() {
+        if self.kinds.is_empty() || body.is_empty() {
             return Ok(());
         }
         let given = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        match self.0.iter().any(|kind| kind.eq_ignore_ascii_case(given)) {
+        match self.kinds.iter().any(|kind| kind.eq_ignore_ascii_case(given)) {
             true => Ok(()),
-            false => Err(HttpError::MediaType { takes: self.0.join("` or `") }),
+            false => Err(HttpError::MediaType { takes: self.kinds.join("` or `") }),
         }
     }
 }
 
 /// Passes the request on once its body is there.
 pub(super) async fn arrives(
-    State(kinds): State<Kinds>,
+    State(takes): State<Takes>,
     request: Request,
     next: Next,
 ) -> Result<Response, HttpError> {
@@ -63,11 +67,11 @@ pub(super) async fn arrives(
     let body =
         timeout(BOUND, whole).await.map_err(|_| HttpError::TooSlow)?.map_err(
             |error| match error.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => HttpError::TooLarge,
+                StatusCode::PAYLOAD_TOO_LARGE => HttpError::TooLarge(takes.most),
                 _ => HttpError::BadRequest(error.body_text()),
             },
         )?;
-    kinds.check(&parts.headers, &body)?;
+    takes.check(&parts.headers, &body)?;
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }
 

@@ -57,8 +57,9 @@ pub enum HttpError {
     /// A body that is no JSON; `takes` is what it may be.
     #[error("send the body as `Content-Type: {takes}`")]
     MediaType { takes: String },
-    #[error("the body is larger than any request here")]
-    TooLarge,
+    /// A body of more bytes than this.
+    #[error("the body is larger than {}, and that is the most here", size(*.0))]
+    TooLarge(usize),
     /// So many large bodies are taken in at once.
     #[error("{0} large bodies are being read, and no more may be; try again in a moment")]
     NoRoom(usize),
@@ -98,6 +99,15 @@ pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
 /// How long to wait, for a person and for `Retry-After`.
 fn seconds(wait: Duration) -> String {
     format!("{} s", rounded_up(wait))
+}
+
+/// A limit of bytes, for a person.
+fn size(bytes: usize) -> String {
+    const MIB: usize = 1024 * 1024;
+    match bytes % MIB {
+        0 => format!("{} MiB", bytes / MIB),
+        _ => format!("{} KiB", bytes / 1024),
+    }
 }
 
 fn rounded_up(wait: Duration) -> u64 {
@@ -156,7 +166,7 @@ impl HttpError {
             ) => Kind::NOT_FOUND,
             Self::Api(api::Error::NotKept { .. } | api::Error::EventsGone { .. }) => Kind::GONE,
             Self::MethodNotAllowed => Kind::METHOD,
-            Self::TooLarge => Kind::TOO_LARGE,
+            Self::TooLarge(_) => Kind::TOO_LARGE,
             Self::TooSlow => Kind::TOO_SLOW,
             Self::MediaType { .. } => Kind::MEDIA_TYPE,
             Self::Full(_)

@@ -47,7 +47,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let guard = Guard { api: Arc::clone(&api), route };
         // Nobody's body is read who may not ask.
         let handler = (route.handler)()
-            .route_layer(from_fn_with_state(body::Kinds::of(route), body::arrives))
+            .route_layer(from_fn_with_state(body::Takes::of(route), body::arrives))
             .route_layer(DefaultBodyLimit::max(route.largest_body));
         let handler = match route.largest_body > body::LARGEST {
             true => handler.route_layer(from_fn(body::has_room)),

@@ -477,6 +477,19 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_of_what_is_declared_may_have_any_value() {
+        let report = &DOCUMENT.0["components"]["schemas"]["ObjectReport"];
+        let keys = &report["additionalProperties"];
+        assert!(keys.is_object(), "generated clients would refuse every key: {report}");
+        // A list of binds, a name, a number of connections, a switch and the check of a health.
+        for value in [json!([":80"]), json!("app"), json!(5), json!(true), json!({"path": "/"})] {
+            let said = ["type", "items", "properties", "enum", "oneOf", "$ref"];
+            let said = said.iter().find(|word| keys.get(word).is_some());
+            assert_eq!(said, None, "{value} would be refused: {keys}");
+        }
+    }
+
+    #[test]
     fn descriptions_have_no_links_of_the_code() {
         for (text, expected) in [
             ("the first [`NAMED`](a::b) of\nthem", "the first `NAMED` of them"),

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::Note;
 use mapsmith_core::access::Identity;
+use mapsmith_core::objects::{ObjectKey, ObjectKind};
 use mapsmith_core::overrides::{ServerEdit, ServerOverride};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::answers::UNKEPT;
 use super::error::{HttpError, status_of};
 use super::etag::{EntityTag, precondition};
 use super::handlers::json;
@@ -69,17 +71,27 @@ pub(super) async fn backends(State(api): Shared, _: Parameters<NoQuery>) -> Json
     get,
     path = "/v1/backends/{backend}",
     responses(
-        (status = 200, body = BackendReport),
+        (status = 200, body = BackendReport, headers(("ETag" = String))),
+        (status = 304),
         (status = 404),
     )
 )]
 pub(super) async fn backend(
     State(api): Shared,
+    headers: HeaderMap,
     BackendName(backend): BackendName,
     Extension(identity): Extension<Identity>,
     _: Parameters<NoQuery>,
-) -> Result<Json<BackendReport>, HttpError> {
-    Ok(Json(api.backend(&backend, Secrets::for_whom(&identity)).await?))
+) -> Result<Response, HttpError> {
+    // Taken first: a declaration that changes meanwhile is never answered under the tag of a
+    // later one.
+    let number = api.object_number(&ObjectKey::new(ObjectKind::Backend, backend.clone()));
+    let report = api.backend(&backend, Secrets::for_whom(&identity)).await?;
+    let Some(number) = number else { return Ok(Json(report).into_response()) };
+    // It is of what is declared. Servers come and go without it, so nobody on the way keeps them.
+    let mut response = EntityTag::numbered(number).answer(&headers, || Json(report));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(UNKEPT));
+    Ok(response)
 }
 
 /// What is ordered of a server.

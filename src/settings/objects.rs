@@ -15,6 +15,10 @@ use mapsmith_core::objects::{
 
 use super::tree::{Place, Problem, given, quoted};
 use super::{DeclaredNatives, Haproxy, Settings, SettingsError, SettingsFile, text_of, values_of};
+use blame::{Faults, Order};
+pub(crate) use blame::{place_in_section, setting_of};
+
+mod blame;
 
 /// The most rounds in which objects are set aside. Each names all that is wrong.
 const MOST_ROUNDS: usize = 20;
@@ -24,6 +28,8 @@ const MOST_ROUNDS: usize = 20;
 pub struct Declared {
     pub objects: Arc<Objects>,
     pub standings: Arc<BTreeMap<ObjectKey, Standing>>,
+    /// All that is wrong with each that is set aside, with the key first: `natives[0]: ...`.
+    pub faults: Arc<BTreeMap<ObjectKey, Vec<String>>>,
     /// What the file itself declares.
     pub of_file: Arc<BTreeMap<ObjectKey, Spec>>,
     /// Their names.
@@ -83,16 +89,18 @@ impl SettingsFile {
     /// # Errors
     /// Those of [`Settings::load`], also without any object: a file that it names has changed.
     pub fn with_objects(&self, objects: Arc<Objects>) -> Result<Self, SettingsError> {
-        let mut refused = self.not_allowed(&objects);
+        let mut faults = self.not_allowed(&objects);
         for round in 0.. {
+            let refused = faults.iter().map(|(key, why)| (key.clone(), why.join("; "))).collect();
             let found = standings(&self.declared.names, &objects, &refused);
             let (values, order) = self.over(&objects, &found, &BTreeSet::new());
             match Settings::of_values(&self.path, &values, Vec::new()) {
                 Ok(settings) => {
-                    let found = self.with_pending_judged(&objects, found);
+                    let found = self.with_pending_judged(&objects, found, &mut faults);
                     let declared = Declared {
                         objects,
                         standings: Arc::new(found),
+                        faults: Arc::new(faults),
                         of_file: Arc::clone(&self.declared.of_file),
                         names: self.declared.names.clone(),
                     };
@@ -101,15 +109,14 @@ impl SettingsFile {
                     return Ok(Self { settings, path, text, values, declared });
                 }
                 Err(SettingsError::Invalid { problems, .. }) if !order.is_empty() => {
-                    let mut blamed = order.blame(&problems);
+                    let mut blamed = order.blame(&problems, &objects);
                     if blamed.is_empty() || round >= MOST_ROUNDS {
                         // Nobody knows whose it is.
-                        let all: Vec<_> = problems.iter().map(|it| it.text.as_str()).collect();
-                        let all = all.join("; ");
+                        let all: Vec<_> = problems.iter().map(|it| it.text.clone()).collect();
                         blamed.extend(order.keys().map(|key| (key.clone(), all.clone())));
                     }
                     for (key, why) in blamed {
-                        refused.entry(key).or_insert(why);
+                        faults.entry(key).or_insert(why);
                     }
                 }
                 Err(error) => return Err(error),
@@ -127,6 +134,7 @@ impl SettingsFile {
         &self,
         objects: &Objects,
         mut found: BTreeMap<ObjectKey, Standing>,
+        faults: &mut Faults,
     ) -> BTreeMap<ObjectKey, Standing> {
         for _ in 0..MOST_ROUNDS {
             let waiting = found.iter().filter_map(|(key, standing)| match standing {
@@ -152,27 +160,29 @@ impl SettingsFile {
             let listens =
                 |problem: &&Problem| problem.text.contains(".bind[") && !waits(&problem.text);
             let problems: Vec<_> = problems.iter().filter(listens).cloned().collect();
-            let mut blamed = order.blame(&problems);
+            let mut blamed = order.blame_in_place(&problems);
             blamed.retain(|key, _| waiting.contains(key));
             if blamed.is_empty() {
                 break;
             }
-            let aside = |(key, reason)| (key, Standing::SetAside { reason });
-            found.extend(blamed.into_iter().map(aside));
+            for (key, why) in blamed {
+                found.insert(key.clone(), Standing::SetAside { reason: why.join("; ") });
+                faults.insert(key, why);
+            }
         }
         found
     }
 
     /// What each object says that the file does not let the API say.
-    fn not_allowed(&self, objects: &Objects) -> BTreeMap<ObjectKey, String> {
+    fn not_allowed(&self, objects: &Objects) -> Faults {
         if self.settings.api.natives == DeclaredNatives::Any {
-            return BTreeMap::new();
+            return Faults::new();
         }
         let mut files = BTreeSet::new();
         paths_in(&self.values, &mut files);
         let refused = objects.items.iter().filter_map(|(key, object)| {
-            let why = allowed::refused(key.kind, &object.spec, &files)?;
-            Some((key.clone(), why))
+            let why = allowed::refused(key.kind, &object.spec, &files);
+            (!why.is_empty()).then(|| (key.clone(), why))
         });
         refused.collect()
     }
@@ -261,48 +271,6 @@ pub(crate) fn read_document(path: &Path) -> Result<serde_json::Value, SettingsEr
         }
     }
     Ok(serde_json::Value::Object(sections))
-}
-
-/// Which object stands where in its section.
-#[derive(Debug, Default)]
-struct Order(BTreeMap<(ObjectKind, usize), ObjectKey>);
-
-impl Order {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.0.values()
-    }
-
-    /// What is wrong with each object.
-    fn blame(&self, problems: &[Problem]) -> BTreeMap<ObjectKey, String> {
-        let mut blamed: BTreeMap<ObjectKey, String> = BTreeMap::new();
-        for problem in problems {
-            let Some((kind, index, rest)) = place_in_section(&problem.text) else { continue };
-            let Some(key) = self.0.get(&(kind, index)) else { continue };
-            let of_it = blamed.entry(key.clone()).or_default();
-            if !of_it.is_empty() {
-                of_it.push_str("; ");
-            }
-            of_it.push_str(rest);
-        }
-        blamed
-    }
-}
-
-/// The object that a setting like `frontend[2].rules[0]` belongs to, by its place, and the rest.
-pub(crate) fn place_in_section(setting: &str) -> Option<(ObjectKind, usize, &str)> {
-    let (section, rest) = setting.split_once('[')?;
-    let kind = ObjectKind::of_section(section)?;
-    let (index, rest) = rest.split_once(']')?;
-    // Of backends the name stands behind the place.
-    let rest = match rest.strip_prefix(" \"") {
-        Some(named) => named.split_once('"').map_or(rest, |(_, rest)| rest),
-        None => rest,
-    };
-    Some((kind, index.parse().ok()?, rest.trim_start_matches(['.', ':', ' '])))
 }
 
 /// The absolute paths that stand anywhere in the file, also within lines of HAProxy's.

@@ -8,7 +8,7 @@ use super::ConfigRequest;
 use crate::api::Error;
 use crate::declared::Fault;
 use crate::settings::SettingsFile;
-use crate::settings::objects::Declared;
+use crate::settings::objects::{Declared, setting_of};
 
 /// Nobody loses what is theirs to a change that does not say so.
 pub(super) fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), Error> {
@@ -94,15 +94,27 @@ pub(super) fn set_aside(
         if let Standing::SetAside { reason } = standing
             && is_looked_at(key, standing)
         {
-            let fault = Fault { detail: reason.clone(), ..Fault::default() };
-            faults.push(Fault { resource: Some(key.to_string()), ..fault });
+            let told = file.declared().faults.get(key);
+            let told = told.map_or(std::slice::from_ref(reason), Vec::as_slice);
+            faults.extend(told.iter().map(|text| {
+                let (setting, detail) = setting_of(text);
+                Fault {
+                    resource: Some(key.to_string()),
+                    setting: setting.map(str::to_owned),
+                    detail: detail.to_owned(),
+                    ..Fault::default()
+                }
+            }));
         }
     }
     if faults.is_empty() {
         return Ok(());
     }
     let words = |fault: &Fault| {
-        format!("{}: {}", fault.resource.as_deref().unwrap_or_default(), fault.detail)
+        let resource = fault.resource.as_deref().unwrap_or_default();
+        let setting =
+            fault.setting.as_ref().map_or(String::new(), |setting| format!("{setting}: "));
+        format!("{resource}: {setting}{}", fault.detail)
     };
     let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
     Err(Error::InvalidConfig { detail, faults })

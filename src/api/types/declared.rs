@@ -19,7 +19,7 @@ pub struct ObjectReport {
     pub owner: Option<String>,
     /// The keys of `[[frontend]]` or `[[backend]]`; for all but admins without secrets (`***`).
     #[serde(flatten)]
-    #[schema(value_type = std::collections::BTreeMap<String, Object>)]
+    #[schema(value_type = std::collections::BTreeMap<String, Value>)]
     pub keys: Spec,
     pub status: ObjectStatus,
 }

@@ -132,3 +132,19 @@ pub struct RolloutChangeReport {
     #[serde(flatten)]
     pub report: Option<ReloadReport>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_example_of_a_rollout_is_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let (_, rest) = document.split_once("```json\n{\"id\": \"r1043\"").expect("the example");
+        let (example, _) = rest.split_once("```").unwrap();
+        let report: RolloutReport =
+            serde_json::from_str(&format!("{{\"id\": \"r1043\"{example}")).unwrap();
+        assert_eq!(report.canary.len(), 1, "{report:?}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mapsmith_core::config::values::Text;
+use mapsmith_core::config::values::HostValue;
 use mapsmith_core::config::{HttpReuse, Native, RetryOn};
 use mapsmith_core::desired::servers::names_its_master;
 use mapsmith_core::server::list::{
@@ -107,7 +107,7 @@ section! {
         #[serde(default, deserialize_with = "optional_duration")]
         pub queue_timeout: Option<Duration>,
         /// The `Host` header that servers get, in place of the client's.
-        pub host: Option<Text>,
+        pub host: Option<HostValue>,
         /// Clients come back to their server by this cookie, `{ name, key }`. The key is a secret
         /// of your own, the same at each gateway. HAProxy 2.6 gives no cookie to a server that was
         /// added at runtime, until a reload.

@@ -104,6 +104,43 @@ fn what_reads_files_or_listens_is_the_files_own_unless_it_says_otherwise() {
 }
 
 #[test]
+fn of_two_that_listen_at_one_address_the_one_that_was_said_last_is_set_aside() {
+    let web = |bind: &str| json!({"bind": [":70", bind], "default_backend": "shared"});
+    let alone = |bind: &str| json!({"bind": [{"address": bind}], "default_backend": "shared"});
+    for (first, last) in [("aaa", "web"), ("web", "aaa"), ("frontend:x", "aaa"), ("aaa", "b:b")] {
+        for (one, other) in [(":82", ":82"), ("*:82", "0.0.0.0:82")] {
+            let said = [(Frontend, first, alone(one)), (Frontend, last, web(other))];
+            let merged = with(&file(FILE), &said);
+            let reason = set_aside(&merged, Frontend, last);
+            let expected = format!("bind[1]: the frontend {first} listens at ");
+            assert!(reason.starts_with(&expected), "{first}, then {last}: {reason}");
+            let first = &merged.declared().standings[&ObjectKey::new(Frontend, first)];
+            assert!(first.counts(), "it listens already: {first:?}");
+        }
+    }
+}
+
+#[test]
+fn each_fault_of_an_object_is_told_by_itself_with_its_key() {
+    let wrong = json!({"servers": [], "balanse": "random", "retries": "x", "colour": 1});
+    let lines = json!({"bind": ["fd@3"], "natives": ["a b", "log-format x", "c d"]});
+    let merged = with(&file(FILE), &[(Backend, "wrong", wrong), (Frontend, "lines", lines)]);
+    for (kind, name, expected) in [
+        (Backend, "wrong", vec!["balanse", "colour", "retries"]),
+        (Frontend, "lines", vec!["natives[0]", "natives[2]", "bind[0]"]),
+    ] {
+        let faults = &merged.declared().faults[&ObjectKey::new(kind, name)];
+        let mut keys: Vec<_> = faults.iter().filter_map(|text| setting_of(text).0).collect();
+        assert_eq!(keys.len(), faults.len(), "each has its key: {faults:?}");
+        if kind == Backend {
+            keys.sort_unstable();
+        }
+        assert_eq!(keys, expected, "{faults:?}");
+    }
+    assert_eq!(setting_of("a backend has the name a: b"), (None, "a backend has the name a: b"));
+}
+
+#[test]
 fn a_frontend_that_waits_leaves_its_port_to_the_file_and_to_whoever_listens() {
     let waiting = |bind: &str| json!({"bind": [bind], "default_backend": "later"});
     let said = [

@@ -45,6 +45,8 @@ pub enum ValueError {
     StatusRanges(String),
     #[error("{0:?} is not the name of a protocol, like h2 or http/1.1")]
     Alpn(String),
+    #[error("{0:?} is not a host, like app.example.com or 10.0.0.1:8080")]
+    Host(String),
     #[error("{0:?} is not a DNS name like www.example.com or *.example.com, in lower case")]
     DnsName(String),
 }
@@ -52,6 +54,9 @@ pub enum ValueError {
 /// Statuses that every version from HAProxy 2.6 on can deny with, or has an answer of its own for.
 const ERROR_STATUSES: [u16; 18] =
     [400, 401, 403, 404, 405, 407, 408, 410, 413, 421, 422, 425, 429, 500, 501, 502, 503, 504];
+
+/// What ends the host of a URL, or stands in none.
+const NOT_IN_HOST: &str = "/?#@,\\\"<>^`{}|";
 
 /// A type of checked text.
 macro_rules! text_value {
@@ -95,6 +100,14 @@ macro_rules! text_value {
 text_value! {
     /// Any text without control characters, not empty.
     Text, |_| Ok(())
+}
+
+text_value! {
+    /// What a `Host` header may say: a name or an address, with a port if any.
+    HostValue, |text| match text.chars().all(|it| it.is_ascii_graphic() && !NOT_IN_HOST.contains(it)) {
+        true => Ok(()),
+        false => Err(ValueError::Host(text.to_owned())),
+    }
 }
 
 text_value! {
@@ -397,6 +410,19 @@ mod tests {
             "1.2.3:80",
         ] {
             assert!(value::<BindAddress>(bad).is_err(), "{bad}");
+        }
+        for (text, is_good) in [
+            ("app.example.com", true),
+            ("10.0.0.1:8080", true),
+            ("[::1]:80", true),
+            ("_a.test.", true),
+            ("a b", false),
+            ("a\u{a0}b", false),
+            ("http://a", false),
+            ("a,b", false),
+            ("a\"b", false),
+        ] {
+            assert_eq!(value::<HostValue>(text).is_ok(), is_good, "{text}");
         }
         for (text, is_good) in [
             ("10.0.0.0/8", true),

@@ -121,35 +121,35 @@ const INSTEAD: &str = "the API takes native lines of a list alone: declare it in
 
 /// What an object says that the API may not, with its key and what to do; `files` are those that
 /// the settings file names.
-pub fn refused(kind: ObjectKind, spec: &Spec, files: &BTreeSet<String>) -> Option<String> {
+pub fn refused(kind: ObjectKind, spec: &Spec, files: &BTreeSet<String>) -> Vec<String> {
     let is_http = spec.get("mode").is_none_or(|mode| mode == "http");
-    for (at, native) in list(spec.get("natives")).iter().enumerate() {
-        let Some(line) = native.as_str() else { continue };
-        if let Err(why) = check(kind, is_http, line) {
-            let shown = masked(line).unwrap_or_else(|| line.to_owned());
-            return Some(format!("natives[{at}]: the line {shown:?} {why}; {INSTEAD}"));
-        }
-    }
-    for (at, bind) in list(spec.get("bind")).iter().enumerate() {
+    let natives = list(spec.get("natives")).iter().enumerate().filter_map(|(at, native)| {
+        let line = native.as_str()?;
+        let why = check(kind, is_http, line).err()?;
+        let shown = masked(line).unwrap_or_else(|| line.to_owned());
+        Some(format!("natives[{at}]: the line {shown:?} {why}; {INSTEAD}"))
+    });
+    let binds = list(spec.get("bind")).iter().enumerate().filter_map(|(at, bind)| {
         let address = bind.get("address").unwrap_or(bind).as_str().unwrap_or_default();
-        if address.starts_with("fd@") {
-            return Some(format!(
-                "bind[{at}]: {address} is a descriptor that HAProxy was started with, which the \
-                    API does not give away: take an address, or set api.natives = \"any\""
-            ));
-        }
-    }
-    if let Some((place, file)) = named(spec).into_iter().find(|(_, file)| !files.contains(*file)) {
-        return Some(format!(
+        let text = format!(
+            "bind[{at}]: {address} is a descriptor that HAProxy was started with, which the API \
+                does not give away: take an address, or set api.natives = \"any\""
+        );
+        address.starts_with("fd@").then_some(text)
+    });
+    let named = named(spec).into_iter().filter(|(_, file)| !files.contains(*file));
+    let named = named.map(|(place, file)| {
+        format!(
             "{place}: the API takes files alone that the settings file names, too: name {file} \
                 there, or set api.natives = \"any\""
-        ));
-    }
-    options(spec).find_map(|(place, option)| {
+        )
+    });
+    let options = options(spec).filter_map(|(place, option)| {
         let why = option.split_whitespace().find_map(|word| expression(word).err())?;
         let shown = masked(option).unwrap_or_else(|| option.to_owned());
         Some(format!("{place}: the option {shown:?} {why}; {INSTEAD}"))
-    })
+    });
+    natives.chain(binds).chain(named).chain(options).collect()
 }
 
 /// The files whose content an object could show, or whose key it could use.
@@ -318,7 +318,7 @@ mod tests {
 
     fn of(kind: ObjectKind, spec: Value) -> Option<String> {
         let files = BTreeSet::from(["/etc/maps/a.map".to_owned()]);
-        refused(kind, spec.as_object().unwrap(), &files)
+        refused(kind, spec.as_object().unwrap(), &files).into_iter().next()
     }
 
     fn line(kind: ObjectKind, line: &str) -> Option<String> {

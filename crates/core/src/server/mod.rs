@@ -80,6 +80,9 @@ pub struct DesiredBackend {
     /// process was loaded with may be an order's.
     #[serde(default)]
     pub usual_weight: Option<u16>,
+    /// The weights that servers were listed with, and are not any more.
+    #[serde(default)]
+    pub unweighted: BTreeMap<String, u16>,
 }
 
 impl DesiredBackend {

@@ -18,13 +18,16 @@ pub(in crate::engine) struct ListMemory {
     damper: Damper<Server>,
     window: Window,
     former: VecDeque<String>,
+    unweighted: BTreeMap<String, u16>,
 }
 
 impl BackendList {
     /// Takes over what was known of the list with other settings, where it comes from the same place
     /// and is damped alike. What settings write out was no matter of time.
     pub(in crate::engine::servers) fn remember(&mut self, memory: &ListMemory) {
-        let ListMemory { origin, gate, damper, window, former } = memory;
+        let ListMemory { origin, gate, damper, window, former, unweighted } = memory;
+        // An instance may not have heard of it yet.
+        self.unweighted.clone_from(unweighted);
         if self.is_written_out()
             || *origin != self.settings.origin()
             || damper.pace() != self.damper.pace()
@@ -45,6 +48,7 @@ impl BackendList {
             damper: self.damper.clone(),
             window: self.window.clone(),
             former: self.former.clone(),
+            unweighted: self.unweighted.clone(),
         }
     }
 }

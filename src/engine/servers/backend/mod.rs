@@ -21,6 +21,7 @@ mod masters;
 mod members;
 mod memory;
 mod report;
+mod weights;
 mod written;
 
 pub(super) use masters::Masters;
@@ -83,6 +84,8 @@ pub(super) struct BackendList {
     ordered: Vec<ServerOverride>,
     /// The servers of which an order has ended lately, with the weight that was ordered.
     released: BTreeMap<String, Option<u16>>,
+    /// The weights that servers of it were listed with, and are not any more.
+    unweighted: BTreeMap<String, u16>,
     /// Whether HAProxy's file is Mapsmith's.
     is_rendered: bool,
     /// Its list, where that is one of members, and the number of the latest order that is in it.
@@ -121,6 +124,7 @@ impl BackendList {
             undrained: BTreeSet::new(),
             ordered: Vec::new(),
             released: BTreeMap::new(),
+            unweighted: BTreeMap::new(),
             is_rendered: settings.haproxy.is_some(),
             members: None,
             order: 0,
@@ -442,6 +446,7 @@ impl BackendList {
         let (old, new) =
             (before.as_ref().unwrap_or(&nothing), self.damper.in_force().unwrap_or(&nothing));
         let counts = servers::counts(old, new);
+        weights::note_ended(&mut self.unweighted, old, new);
         tracing::info!(
             backend = self.settings.name,
             servers = new.len(),
@@ -479,6 +484,7 @@ impl BackendList {
             ordered: self.ordered.iter().map(|one| (one.server.clone(), one.order)).collect(),
             released: self.released.clone(),
             usual_weight: self.is_rendered.then_some(USUAL_WEIGHT),
+            unweighted: self.unweighted.clone(),
         })
     }
 

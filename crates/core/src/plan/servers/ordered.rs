@@ -77,9 +77,15 @@ impl Backend<'_> {
         }
     }
 
-    /// The weight that a server has back whose ordered one has ended, where nobody lists another.
-    /// Any other weight than the ordered one is somebody's, and stays.
+    /// The weight that a server has back whose ordered or listed one has ended, where nobody lists
+    /// another. Any other weight than that one is somebody's, and stays.
     pub(super) fn weight_of_release(&self, name: &str, seen: &ObservedServer) -> Option<u16> {
+        let listed = self.wanted.unweighted.get(name);
+        if let (Some(usual), Some(listed)) = (self.wanted.usual_weight, listed)
+            && seen.weight == *listed
+        {
+            return Some(usual);
+        }
         let ordered = (*self.wanted.released.get(name)?)?;
         let before = match (self.wanted.usual_weight, seen.initial_weight) {
             (Some(usual), _) => usual,

@@ -133,6 +133,20 @@ fn an_ordered_weight_is_in_place_of_the_listed_one_and_ends_with_it() {
 }
 
 #[test]
+fn a_weight_that_is_listed_no_more_ends_at_once_where_the_file_has_none_either() {
+    for (usual, steps) in [(Some(1), vec!["weight 1 for b/a"]), (None, vec![])] {
+        let heavy = Server { weight: Some(77), ..server("a", 1) };
+        let mut scene = Scene::new(OLD, [heavy, server("x", 2)]);
+        let mut list = wanted([server("a", 1), server("x", 2)]);
+        (list.usual_weight, list.unweighted) = (usual, [("a".to_owned(), 77)].into());
+        let wanted = desired(list);
+        assert_eq!(settle(&mut scene, &wanted), steps);
+        scene.server("a").weight = 9;
+        assert_eq!(settle(&mut scene, &wanted), NOTHING, "that is somebody's");
+    }
+}
+
+#[test]
 fn a_server_that_comes_back_while_it_is_ordered_out_never_serves() {
     let wanted = ordered(
         desired(wanted([checked("a", 1), server("x", 2)])),

@@ -1,0 +1,110 @@
+//! Whose fault it is that settings have no sense.
+
+use std::collections::BTreeMap;
+
+use mapsmith_core::objects::{ObjectKey, ObjectKind, Objects, Spec};
+
+use crate::settings::tree::Problem;
+
+/// What is wrong with each object, one text for each fault.
+pub(super) type Faults = BTreeMap<ObjectKey, Vec<String>>;
+
+/// Which object stands where in its section.
+#[derive(Debug, Default)]
+pub(super) struct Order(pub(super) BTreeMap<(ObjectKind, usize), ObjectKey>);
+
+impl Order {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.0.values()
+    }
+
+    /// What is wrong with each object. Of two that listen at one address it is the fault of the one
+    /// that was changed last: the other one has listened there before.
+    pub(super) fn blame(&self, problems: &[Problem], objects: &Objects) -> Faults {
+        let mut blamed = Faults::new();
+        for (key, text) in self.in_place(problems) {
+            let (key, text) = match later(key, text, objects) {
+                Some(later) => later,
+                None => (key.clone(), text.to_owned()),
+            };
+            blamed.entry(key).or_default().push(text);
+        }
+        blamed
+    }
+
+    /// The same, where each is at fault for what stands at its place.
+    pub(super) fn blame_in_place(&self, problems: &[Problem]) -> Faults {
+        let mut blamed = Faults::new();
+        for (key, text) in self.in_place(problems) {
+            blamed.entry(key.clone()).or_default().push(text.to_owned());
+        }
+        blamed
+    }
+
+    fn in_place<'a>(
+        &'a self,
+        problems: &'a [Problem],
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a str)> {
+        problems.iter().filter_map(|problem| {
+            let (kind, index, rest) = place_in_section(&problem.text)?;
+            Some((self.0.get(&(kind, index))?, rest))
+        })
+    }
+}
+
+/// The other one of two frontends that listen at one address, where that one was changed later, and
+/// the same said of it.
+fn later(key: &ObjectKey, text: &str, objects: &Objects) -> Option<(ObjectKey, String)> {
+    let (_, said) = text.split_once(": the frontend ")?;
+    let (other, address) = said.strip_suffix(" too")?.split_once(" listens at ")?;
+    let other = ObjectKey::new(ObjectKind::Frontend, other);
+    let object = objects.get(&other)?;
+    if object.number <= objects.get(key)?.number {
+        return None;
+    }
+    let setting = bind_of(&object.spec, address);
+    let setting = setting.map_or_else(|| "bind".to_owned(), |at| format!("bind[{at}]"));
+    Some((other, format!("{setting}: the frontend {} listens at {address} too", key.name)))
+}
+
+/// Which of a frontend's binds this address is.
+fn bind_of(spec: &Spec, address: &str) -> Option<usize> {
+    let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let binds = spec.get("bind").and_then(serde_json::Value::as_array)?;
+    let of = |bind: &serde_json::Value| {
+        bind.get("address").unwrap_or(bind).as_str().unwrap_or_default().to_owned()
+    };
+    let exact = binds.iter().position(|bind| of(bind) == address);
+    // Every address of a port has several names.
+    exact.or_else(|| binds.iter().position(|bind| port(&of(bind)) == port(address)))
+}
+
+/// The object that a setting like `frontend[2].rules[0]` belongs to, by its place, and the rest.
+pub(crate) fn place_in_section(setting: &str) -> Option<(ObjectKind, usize, &str)> {
+    let (section, rest) = setting.split_once('[')?;
+    let kind = ObjectKind::of_section(section)?;
+    let (index, rest) = rest.split_once(']')?;
+    // Of backends the name stands behind the place.
+    let rest = match rest.strip_prefix(" \"") {
+        Some(named) => named.split_once('"').map_or(rest, |(_, rest)| rest),
+        None => rest,
+    };
+    Some((kind, index.parse().ok()?, rest.trim_start_matches(['.', ':', ' '])))
+}
+
+/// A fault's key, where it names one, and what is wrong with it.
+pub(crate) fn setting_of(text: &str) -> (Option<&str>, &str) {
+    let is_part = |it: char| it.is_ascii_alphanumeric() || "_-.[]\"".contains(it);
+    match text.split_once(": ") {
+        Some((key, rest))
+            if key.starts_with(|it: char| it.is_ascii_lowercase()) && key.chars().all(is_part) =>
+        {
+            (Some(key), rest)
+        }
+        _ => (None, text),
+    }
+}
