@@ -3,9 +3,11 @@
 //! All begins with the map in force. What leads back from it is read from the store, and what was
 //! not kept there is no answer: an older map is the right one or none.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mapsmith_core::history::{Chain, Difference, Patch, RevisionRecord, Unreached, before_in};
+use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::{EntryMap, Revision};
 use tokio::sync::Semaphore;
 
@@ -18,6 +20,8 @@ use crate::store::{HistoryReader, SqliteStore, StoreErrorKind};
 const READERS: usize = 2;
 /// How many revisions somebody is told of who takes an older one for that in force.
 const SHOWN_SINCE: usize = 10;
+/// The most revisions that are told of after nobody could for a while.
+const MOST_MISSED: usize = 100;
 /// How much of the changes' text is made at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -197,6 +201,45 @@ impl Api {
         let [_, patch] = self.patches(&newest, newest.in_force.number, number).await?;
         let map = tokio::task::spawn_blocking(move || patch.apply(&entries));
         Ok(Arc::new(map.await.map_err(|error| Error::Store(error.to_string()))?))
+    }
+
+    /// The number in force, and the revisions after one, the oldest first: those of this process,
+    /// and before them what is kept. Without a number to begin from, those of this process.
+    pub async fn revisions_after(&self, last: Option<u64>) -> (Option<u64>, Vec<RevisionSummary>) {
+        let (in_force, mut revisions) = {
+            let map = &self.decision.borrow().map;
+            let number = map.in_force.as_ref().map(|revision| revision.number);
+            (number, map.log.since(last.unwrap_or_default()))
+        };
+        let until = match revisions.first() {
+            Some(first) => Some(first.number.saturating_sub(1)),
+            None => in_force,
+        };
+        let (Some(last), Some(until)) = (last, until) else { return (in_force, revisions) };
+        if self.history.is_some() && until > last {
+            let before = self.kept_between(last.saturating_add(1)..=until).await;
+            revisions.splice(0..0, before);
+        }
+        (in_force, revisions)
+    }
+
+    /// What is kept of these revisions, the oldest first. What can't be read is as if it were not
+    /// kept.
+    async fn kept_between(&self, numbers: RangeInclusive<u64>) -> Vec<RevisionSummary> {
+        let (Ok(newest), Ok(records)) = (self.newest(), self.read(|it| it.records()).await) else {
+            return Vec::new();
+        };
+        // Of a number that never came into force a row may have stayed; nothing leads to that.
+        let chain = newest.chain(&records);
+        let mut between: Vec<_> = records
+            .into_iter()
+            .filter(|it| numbers.contains(&it.number))
+            .filter(|it| chain.reaches(it.number))
+            .take(MOST_MISSED)
+            .map(RevisionSummary::from)
+            .collect();
+        between.reverse();
+        between
     }
 
     /// What the sources had said at a revision.

@@ -14,8 +14,6 @@ use crate::status::{DriftKind, InstanceState, InstanceStatus, SourceStatus};
 
 /// How long an instance may be behind before that is an event: each change makes it so.
 const BEHIND: SignedDuration = SignedDuration::from_secs(5);
-/// The most revisions that are told of after nobody could for a while.
-const MOST_MISSED: u64 = 100;
 /// The subject of events about the map file, and of HAProxy's reloads and configuration.
 const MAP_FILE: &str = "map file";
 const HAPROXY: &str = "haproxy";
@@ -29,7 +27,8 @@ pub struct Observed<'a> {
     pub status: &'a Status,
     /// The revision in force; none before the first.
     pub revision: Option<u64>,
-    /// The revisions after the one of the last event, as far as they are known.
+    /// The revisions after the one of the last event, as far as they are known. A number between
+    /// that is none of them was a canary's, or was lost with a crash: no map ever had it.
     pub revisions: &'a [RevisionSummary],
     /// The worst of what needs a person, if that is to be told now, and in which words.
     pub attention: Option<(Option<Key>, String)>,
@@ -118,27 +117,18 @@ impl Observer {
         };
         let mut last = self.revision();
         let mut events = Vec::new();
-        // One that came into force while nobody could tell.
-        let missed = |last: Option<u64>, next: u64| {
-            let first = last.map_or(next, |last| last.saturating_add(1));
-            let is_few = next.saturating_sub(first) <= MOST_MISSED;
-            (if is_few { first } else { next })..next
-        };
-        let text = |number: u64| format!("revision {number} came into force");
         for revision in observed.revisions {
             let RevisionSummary { number, at, sources, counts, .. } = revision;
             if Some(*number) <= last {
                 continue;
             }
-            events.extend(missed(last, *number).map(|number| event(now, number, text(number))));
             let text = format!("revision {number} by {}: {counts}", sources.join(", "));
             events.push(Happening { counts: Some(*counts), ..event(*at, *number, text) });
             last = Some(*number);
         }
         if let Some(number) = observed.revision.filter(|number| Some(*number) != last) {
-            let before = missed(last, number).map(|number| event(now, number, text(number)));
-            events.extend(before);
-            events.push(event(now, number, text(number)));
+            // Nobody knows any more what it changed.
+            events.push(event(now, number, format!("revision {number} came into force")));
         }
         events
     }

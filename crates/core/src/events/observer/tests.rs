@@ -104,11 +104,28 @@ fn a_revision_that_nobody_has_told_of_is_told_after_a_restart() {
         Happening::new(at(0), EventKind::Revision, "4", String::new()).in_state("4")
     ]);
     let after = Moment::new(0, false, None);
-    let observed = Observed { revision: Some(6), ..after.observed() };
+    let kept = [revision(5), revision(6)];
+    let observed = Observed { revision: Some(6), revisions: &kept, ..after.observed() };
     let news = observer.news(&observed, at(1));
     assert_eq!(words(&news)[..2], ["revision 5 5", "revision 6 6"]);
     let same = Observed { revision: Some(4), ..after.observed() };
     assert_eq!(words(&observer.news(&same, at(1))), ["source puppetdb ok"]);
+}
+
+#[test]
+fn a_number_that_no_map_in_force_ever_had_is_no_event() {
+    let observer = Observer::new([
+        Happening::new(at(0), EventKind::Revision, "4", String::new()).in_state("4")
+    ]);
+    let after = Moment::new(0, false, None);
+    // 5 was the canary of a rollback that was aborted.
+    let known = [revision(6)];
+    let observed = Observed { revision: Some(6), revisions: &known, ..after.observed() };
+    let unknown = Observed { revision: Some(6), ..after.observed() };
+    for observed in [observed, unknown] {
+        let news = observer.news(&observed, at(1));
+        assert_eq!(words(&news), ["revision 6 6", "source puppetdb ok"]);
+    }
 }
 
 #[test]
