@@ -54,6 +54,7 @@ impl Api {
         let rejected_change = map.hold.state.rejected_change().cloned();
         attention::Status {
             started_at: self.started_at,
+            map_decided: map.waiting_for.is_empty() && map.answered_at.is_some(),
             waiting_for: map.waiting_for,
             read_only: map.read_only,
             held,

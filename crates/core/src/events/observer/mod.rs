@@ -1,6 +1,6 @@
 //! Which events there are to tell, of what is known now and of the last event of each thing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -40,6 +40,8 @@ pub struct Observer {
     states: BTreeMap<(EventKind, String), Last>,
     /// How often what was corrected, of what began with this process.
     drift: BTreeMap<(String, DriftKind), u64>,
+    /// Whose changes this process has seen held.
+    held: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +87,7 @@ impl Observer {
         let instances = status.instances.iter().filter_map(|it| of_instance(it, now));
         let sources = status.sources.iter().filter_map(|it| of_source(it, now));
         let config = status.haproxy.as_ref().and_then(|it| of_config(&it.state, now));
-        let states = self.of_held(&status.held, now).into_iter();
+        let states = self.of_held(status, now).into_iter();
         let states = states.chain(self.of_hold(status, now));
         let states = states.chain(status.rollout.as_ref().map(|it| of_rollout(it, now)));
         let states = states.chain(instances).chain(sources).chain(config);
@@ -108,6 +110,7 @@ impl Observer {
     pub fn told(&mut self, news: &[Happening], observed: &Observed<'_>) {
         news.iter().for_each(|happening| self.note(happening));
         self.drift = drift_of(observed.status).collect();
+        self.held.extend(observed.status.held.iter().map(|held| held.of.clone()));
     }
 
     fn of_revisions(&self, observed: &Observed<'_>, now: Timestamp) -> Vec<Happening> {
@@ -133,7 +136,8 @@ impl Observer {
         events
     }
 
-    fn of_held(&self, held: &[HeldChange], now: Timestamp) -> Vec<Happening> {
+    fn of_held(&self, status: &Status, now: Timestamp) -> Vec<Happening> {
+        let held = &status.held;
         let event =
             |of: &str, id: &str, text| Happening::new(now, EventKind::Held, of, text).in_state(id);
         let mut events: Vec<_> = held
@@ -148,6 +152,8 @@ impl Observer {
             .iter()
             .filter(|((kind, _), last)| *kind == EventKind::Held && last.state != NOT_HELD);
         let over = before.filter(|((_, of), _)| held.iter().all(|held| held.of != *of));
+        // What was held at the end of the process before is so again once all is known.
+        let over = over.filter(|((_, of), _)| self.held.contains(of) || is_judged(status, of));
         events.extend(over.map(|((_, of), _)| {
             event(of, NOT_HELD, format!("no change of {of} is held any more"))
         }));
@@ -166,7 +172,10 @@ impl Observer {
                 let text =
                     format!("the rollback to revision {} holds the sources back{until}", hold.of);
                 let note = hold.note.clone();
-                Some(event(&hold.since.to_string(), text).asked(note.by, note.reason, None))
+                // As the store keeps it, so that a restart does not take it for another one.
+                let since = Timestamp::from_millisecond(hold.since.as_millisecond());
+                let since = since.unwrap_or(hold.since).to_string();
+                Some(event(&since, text).asked(note.by, note.reason, None))
             }
             Some((hold, Some(_))) => {
                 let text = format!(
@@ -208,6 +217,28 @@ impl Observer {
         let state = reload.outcome.label();
         let text = format!("HAProxy was reloaded ({}): {state}", reload.reason);
         Some(Happening::new(reload.at, EventKind::Reload, HAPROXY, text).in_state(state))
+    }
+}
+
+/// Whether what the sources say of it was judged since the start.
+fn is_judged(status: &Status, of: &str) -> bool {
+    let Some(name) = of.strip_prefix(HeldChange::BACKEND) else {
+        return match &status.services {
+            Some(services) if of == HeldChange::SERVICES => {
+                services.source.answered_at.is_some() && services.stored_since.is_none()
+            }
+            _ => of == HeldChange::SERVICES || status.map_decided,
+        };
+    };
+    match status.backends.iter().find(|backend| backend.name == name) {
+        Some(backend) => {
+            backend.servers.is_some()
+                && backend.waiting_for.is_none()
+                && backend.stored_since.is_none()
+                && backend.change_due.is_none()
+        }
+        // It is declared no more, once it is known which are.
+        None => status.map_decided || !status.backends.is_empty(),
     }
 }
 
