@@ -94,6 +94,7 @@ use crate::api::types::{OverrideKind, Problem};
         registrations::register,
         registrations::register_many,
         registrations::unregister,
+        registrations::unregister_many,
         rollback::approve,
         rollback::hold,
         rollback::reject,

@@ -123,6 +123,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/nodes", VIEWER, || get(nodes::nodes)),
     Route::new(POST, "/v1/nodes", OPERATOR, || post(registrations::register_many))
         .with_large_body(),
+    Route::new(DELETE, "/v1/nodes", OPERATOR, || delete(registrations::unregister_many))
+        .with_large_body(),
     Route::new(GET, "/v1/nodes/{node}", VIEWER, || get(handlers::explain)),
     Route::new(PUT, "/v1/nodes/{node}", NODE_GRANT, || put(registrations::register)),
     Route::new(DELETE, "/v1/nodes/{node}", NODE_GRANT, || delete(registrations::unregister)),
