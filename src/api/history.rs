@@ -134,13 +134,14 @@ impl Api {
     /// A page of what lies between two revisions; without `from` what `to` changed.
     ///
     /// # Errors
-    /// [`Error::NotKept`], [`Error::NoRevision`], [`Error::NoStore`], or the store can't be read.
+    /// [`Error::NotKept`], [`Error::NothingBefore`], [`Error::NoRevision`], [`Error::NoStore`], or
+    /// the store can't be read.
     pub async fn diff(&self, from: Option<u64>, to: u64, page: &Page) -> Result<DiffReport, Error> {
         let from = match from {
             Some(from) => from,
             None => {
                 let record = self.revision_report(to).await?.record;
-                record.previous.ok_or(Error::NotKept { number: to, oldest: Some(to) })?
+                record.previous.ok_or(Error::NothingBefore(to))?
             }
         };
         let changes = self.changes(from, to).await?;
@@ -170,19 +171,28 @@ impl Api {
     /// reached yet is of a Mapsmith that was restored: what it knew is not kept.
     ///
     /// # Errors
-    /// [`Error::NotKept`], or the store can't be read.
+    /// [`Error::NotKept`], [`Error::NotReached`], or the store can't be read.
     pub async fn changes_since(
         &self,
         known: u64,
     ) -> Result<(u64, impl Iterator<Item = Vec<u8>> + Send + use<>), Error> {
         let in_force = self.map_in_force()?.number;
-        let changes = self.changes(known, in_force).await.map_err(|error| match error {
-            Error::NoRevision(number) => Error::NotKept { number, oldest: Some(in_force) },
-            other => other,
-        });
-        let changes = changes?;
+        let changes = match self.changes(known, in_force).await {
+            Ok(changes) => changes,
+            Err(Error::NoRevision(number)) => {
+                let oldest = self.oldest_kept().await.or(Some(in_force));
+                return Err(Error::NotReached { number, in_force, oldest });
+            }
+            Err(error) => return Err(error),
+        };
         let lines = tokio::task::spawn_blocking(move || changes.into_lines());
         Ok((in_force, lines.await.map_err(|error| Error::Store(error.to_string()))?))
+    }
+
+    /// The oldest revision whose map can be had.
+    async fn oldest_kept(&self) -> Option<u64> {
+        let newest = self.newest().ok()?;
+        newest.chain(&self.read(|reader| reader.records()).await.ok()?).oldest()
     }
 
     /// The map of a revision.
