@@ -37,6 +37,13 @@ pub enum Needs {
     CommandGrant,
 }
 
+impl Needs {
+    /// Whether it is known who asks.
+    pub(super) fn somebody(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Probe | Self::Login)
+    }
+}
+
 /// A method of a path.
 pub struct Route {
     pub method: Method,

@@ -264,6 +264,13 @@ fn many_nodes_are_registered_together_or_not_at_all() {
         "{report:#}"
     );
     assert_eq!(memory(&scene.gateway).len(), 5002);
+    let body = json!({"master": "m2"}).to_string();
+    for (method, path, body) in
+        [("PUT", "/v1/nodes/x0000?wait=60s", &*body), ("DELETE", "/v1/nodes/x0000?wait=60s", "")]
+    {
+        let answer = scene.mapsmith.ask(method, path, &[], body);
+        assert!(answer.header("mapsmith-revision").is_some(), "{method}: {}", answer.body);
+    }
     let one = scene.mapsmith.get("/v1/nodes/x4999").1;
     assert_eq!(one["registration"]["reason"], "site 7", "{one:#}");
 
