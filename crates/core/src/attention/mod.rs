@@ -278,6 +278,8 @@ pub struct Status {
     pub flapping: KeptNodes,
     pub conflicts: KeptNodes,
     pub dangling: Dangling,
+    /// Of its masters those that nodes are pinned to, with these nodes.
+    pub pinned: BTreeMap<String, Vec<String>>,
     /// How many entries HAProxy refuses, and the first of them.
     pub refused_rows: (usize, Option<String>),
     pub map_file: Option<MapFileStatus>,
