@@ -9,9 +9,7 @@ use crate::revision::{ChangeCounts, HeldChange};
 pub enum ApprovalError {
     #[error("nothing is held back, so there is nothing to approve or reject")]
     NothingHeld,
-    #[error(
-        "the change {asked} is not the one held back, {held} is; review that one first"
-    )]
+    #[error("the change {asked} is not the one held back, {held} is; review that one first")]
     Another { asked: String, held: String },
     /// A rollback holds the sources back.
     #[error(transparent)]
