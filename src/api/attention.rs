@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use mapsmith_core::attention::{self, ApiFiles, Attention, HoldStatus};
+use mapsmith_core::desired::references::Dangling;
 use mapsmith_core::objects::{ObjectKey, ObjectKind};
 use mapsmith_core::overrides::ServerOverride;
 use mapsmith_core::status::BackendStatus;
+use mapsmith_core::{Overrides, Pin};
 
 use super::Api;
 use super::types::AttentionReport;
@@ -55,6 +57,7 @@ impl Api {
         let rejected_change = map.hold.state.rejected_change().cloned();
         attention::Status {
             started_at: self.started_at,
+            map_decided: map.waiting_for.is_empty() && map.answered_at.is_some(),
             waiting_for: map.waiting_for,
             read_only: map.read_only,
             held,
@@ -64,6 +67,7 @@ impl Api {
             stuck: map.stuck,
             flapping: map.flapping,
             conflicts: map.conflicts,
+            pinned: pinned_to(&map.dangling, &map.overrides),
             dangling: (*map.dangling).clone(),
             refused_rows: (
                 map.rejected.count,
@@ -91,4 +95,15 @@ impl Api {
             notify: self.notify.borrow().clone(),
         }
     }
+}
+
+/// The nodes that are pinned to masters that point nowhere.
+fn pinned_to(dangling: &Dangling, overrides: &Overrides) -> BTreeMap<String, Vec<String>> {
+    let mut pinned: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Pin { node, master, .. } in overrides.pins() {
+        if dangling.unknown.contains_key(master) || dangling.not_ready.contains_key(master) {
+            pinned.entry(master.clone()).or_default().push(node.clone());
+        }
+    }
+    pinned
 }

@@ -3,18 +3,22 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use jiff::Timestamp;
 use mapsmith_core::Registration;
 use mapsmith_core::registrations::MOST_AT_ONCE;
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
 
 use super::requests::{Invalid, end, master, node, note};
-use super::types::{RegisterNode, RegisterRequest};
+use super::types::{RegisterNode, RegisterRequest, UnregisterNode};
 
 /// The most problems that an answer names.
 const NAMED: usize = 10;
+/// A row of a body that registers, and of one that ends registrations.
+const REGISTER_ROW: &str = "{\"node\": \"...\", \"master\": \"...\"}";
+const UNREGISTER_ROW: &str = "{\"node\": \"...\"}";
 
 /// What all nodes of a request have in common.
 #[derive(Debug, Clone)]
@@ -55,52 +59,82 @@ impl Asker {
     /// # Errors
     /// What is wrong with it, node by node.
     pub fn registrations(&self, body: &[u8]) -> Result<Vec<Registration>, Invalid> {
-        let nodes = nodes(body)?;
-        let mut seen: HashMap<String, usize> = HashMap::with_capacity(nodes.len());
-        let (mut valid, mut problems) = (Vec::with_capacity(nodes.len()), Vec::new());
-        for (number, RegisterNode { node, master, duration, reason }) in (1..).zip(nodes) {
-            let request = RegisterRequest { master, duration, reason };
-            let registration = self.registration(node, request).and_then(|new| {
-                match seen.insert(new.node.clone(), number) {
-                    None => Ok(new),
-                    Some(other) => {
-                        Err(Invalid(format!("{:?} is named twice, also by {other}", new.node)))
-                    }
-                }
-            });
-            match registration {
-                Ok(registration) => valid.push(registration),
-                Err(problem) => problems.push(format!("node {number}: {problem}")),
+        let registration = |RegisterNode { node, master, duration, reason }| {
+            self.registration(node, RegisterRequest { master, duration, reason })
+        };
+        let nodes = rows(body, REGISTER_ROW)?.into_iter().map(registration);
+        let valid = whole(nodes, |new| &new.node);
+        valid.map_err(|problems| Invalid(format!("nothing is registered: {problems}")))
+    }
+
+    /// The nodes of a body with many whose registrations are to end, as the map has them: a JSON
+    /// array, or an object on each line. All of them or none.
+    ///
+    /// # Errors
+    /// What is wrong with it, node by node.
+    pub fn ended(&self, body: &[u8]) -> Result<Vec<String>, Invalid> {
+        let name = |UnregisterNode { node: name }| {
+            let mut node = node(name)?;
+            if self.lowercase {
+                node.make_ascii_lowercase();
             }
-        }
-        if problems.is_empty() {
-            return Ok(valid);
-        }
-        let more = problems.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        problems.truncate(NAMED);
-        Err(Invalid(format!("nothing is registered: {}{more}", problems.join("; "))))
+            Ok(node)
+        };
+        let valid = whole(rows(body, UNREGISTER_ROW)?.into_iter().map(name), |node| node);
+        valid.map_err(|problems| Invalid(format!("no registration ends: {problems}")))
     }
 }
 
-fn nodes(body: &[u8]) -> Result<Vec<RegisterNode>, Invalid> {
+/// All of them, where each is valid and of another node than the others; else what is wrong.
+fn whole<T>(
+    rows: impl ExactSizeIterator<Item = Result<T, Invalid>>,
+    node: impl Fn(&T) -> &String,
+) -> Result<Vec<T>, String> {
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(rows.len());
+    let (mut valid, mut problems) = (Vec::with_capacity(rows.len()), Vec::new());
+    for (number, row) in (1..).zip(rows) {
+        let row = row.and_then(|row| match seen.insert(node(&row).clone(), number) {
+            None => Ok(row),
+            Some(other) => {
+                Err(Invalid(format!("{:?} is named twice, also by {other}", node(&row))))
+            }
+        });
+        match row {
+            Ok(row) => valid.push(row),
+            Err(problem) => problems.push(format!("node {number}: {problem}")),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(valid);
+    }
+    let more = problems.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    problems.truncate(NAMED);
+    Err(format!("{}{more}", problems.join("; ")))
+}
+
+/// The rows of a body; `example` is one.
+fn rows<T: DeserializeOwned>(body: &[u8], example: &str) -> Result<Vec<T>, Invalid> {
+    let wrong = |error: &str| {
+        Invalid(format!("send nodes as [{example}, ...], or such an object on each line: {error}"))
+    };
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let nodes = match first {
         None => Vec::new(),
         Some(b'[') => {
-            let whole: Result<Bounded, _> = serde_json::from_slice(body);
+            let whole: Result<Bounded<T>, _> = serde_json::from_slice(body);
             whole.map_err(|error| wrong(&error.to_string()))?.0
         }
-        Some(_) => lines(body)?,
+        Some(_) => lines(body).map_err(|error| wrong(&error))?,
     };
     match nodes.len() {
         0 => Err(wrong("there is none")),
         1..=MOST_AT_ONCE => Ok(nodes),
-        _ => Err(Invalid(format!("at most {MOST_AT_ONCE} nodes are registered at once"))),
+        _ => Err(Invalid(format!("at most {MOST_AT_ONCE} nodes are taken at once"))),
     }
 }
 
-fn lines(body: &[u8]) -> Result<Vec<RegisterNode>, Invalid> {
+fn lines<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, String> {
     let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
     let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
     let read = |(number, line): (usize, &[u8])| {
@@ -108,38 +142,31 @@ fn lines(body: &[u8]) -> Result<Vec<RegisterNode>, Invalid> {
             // Its own line is always the first.
             let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or_default();
-            wrong(&format!("line {number}, column {}: {text}", error.column()))
+            format!("line {number}, column {}: {text}", error.column())
         })
     };
     lines.take(MOST_AT_ONCE + 1).map(read).collect()
 }
 
-fn wrong(error: &str) -> Invalid {
-    Invalid(format!(
-        "send nodes as [{{\"node\": \"...\", \"master\": \"...\"}}, ...], or such an object on \
-            each line: {error}"
-    ))
-}
+/// As many as may be registered at once.
+struct Bounded<T>(Vec<T>);
 
-/// As many as one may register, and one more.
-struct Bounded(Vec<RegisterNode>);
-
-impl<'de> Deserialize<'de> for Bounded {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(BoundedVisitor)
+        deserializer.deserialize_seq(BoundedVisitor(PhantomData))
     }
 }
 
-struct BoundedVisitor;
+struct BoundedVisitor<T>(PhantomData<T>);
 
-impl<'de> Visitor<'de> for BoundedVisitor {
-    type Value = Bounded;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedVisitor<T> {
+    type Value = Bounded<T>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "at most {MOST_AT_ONCE} nodes")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Bounded, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Bounded<T>, A::Error> {
         let mut nodes = Vec::new();
         while let Some(node) = rows.next_element()? {
             if nodes.len() == MOST_AT_ONCE {
@@ -214,6 +241,27 @@ mod tests {
         }
         let many = vec!["{\"node\": \"a b\", \"master\": \"m\"}"; 30].join("\n");
         assert!(read(&many).unwrap_err().ends_with("; and 20 more"));
+    }
+
+    #[test]
+    fn the_body_that_registered_nodes_names_those_whose_registrations_end() {
+        let asker = Asker { by: None, reason: None, now: Timestamp::UNIX_EPOCH, lowercase: true };
+        let ended = |body: &str| asker.ended(body.as_bytes()).map_err(|error| error.to_string());
+        let names = Ok(vec!["n1".to_owned(), "n2".to_owned()]);
+        let rows = "{\"node\": \"N1\", \"master\": \"m1\", \"for\": \"2h\"}\n{\"node\": \"n2\"}\n";
+        assert_eq!(ended(rows), names);
+        assert_eq!(ended("[{\"node\": \"n1\"}, {\"node\": \"n2\"}]"), names);
+        for (body, words) in [
+            ("", "send nodes as [{\"node\": \"...\"}, ...], or such an object on each line"),
+            ("[{\"nod\": \"a\"}]", "missing field `node`"),
+            (
+                "[{\"node\": \"a\"}, {\"node\": \"A\"}]",
+                "no registration ends: node 2: \"a\" is named",
+            ),
+        ] {
+            let error = ended(body).unwrap_err();
+            assert!(error.contains(words), "{body}: {error}");
+        }
     }
 
     #[test]

@@ -180,6 +180,14 @@ impl Api {
         {
             condition.check(latest.drain(master))?;
         }
+        let begins = matches!(
+            change,
+            OverrideChange::Pin(_) | OverrideChange::Block(_) | OverrideChange::Drain(_)
+        );
+        // What was ordered while there was a map can still be ended.
+        if begins && !self.settings.keeps_map() {
+            return Err(Error::NoMap);
+        }
         let known = self.check_masters(change, &self.decision.borrow().clone());
         let summary = describe(change, known.is_ok());
         if !force {

@@ -109,6 +109,23 @@ pub enum Error {
         /// The oldest revision whose map can be had.
         oldest: Option<u64>,
     },
+    /// Nothing is kept of what was before a revision, so nobody knows what it changed.
+    #[error(
+        "of the map before revision {0} nothing is kept, so what {0} changed is not known; say with \
+            `from` which revision to compare it with"
+    )]
+    NothingBefore(u64),
+    /// A number that no map has had yet.
+    #[error(
+        "there is no revision {number} yet, the map in force is {in_force}: who has it has it of \
+            another Mapsmith, or of this one before its store was put back; fetch the whole map"
+    )]
+    NotReached {
+        number: u64,
+        in_force: u64,
+        /// The oldest revision whose map can be had.
+        oldest: Option<u64>,
+    },
     /// Another revision is in force than whoever asks takes for it.
     #[error("{}", changed(*.expected, *.in_force, .since))]
     NotInForce {

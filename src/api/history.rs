@@ -3,9 +3,11 @@
 //! All begins with the map in force. What leads back from it is read from the store, and what was
 //! not kept there is no answer: an older map is the right one or none.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mapsmith_core::history::{Chain, Difference, Patch, RevisionRecord, Unreached, before_in};
+use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::{EntryMap, Revision};
 use tokio::sync::Semaphore;
 
@@ -18,6 +20,8 @@ use crate::store::{HistoryReader, SqliteStore, StoreErrorKind};
 const READERS: usize = 2;
 /// How many revisions somebody is told of who takes an older one for that in force.
 const SHOWN_SINCE: usize = 10;
+/// The most revisions that are told of after nobody could for a while.
+const MOST_MISSED: usize = 100;
 /// How much of the changes' text is made at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -130,13 +134,14 @@ impl Api {
     /// A page of what lies between two revisions; without `from` what `to` changed.
     ///
     /// # Errors
-    /// [`Error::NotKept`], [`Error::NoRevision`], [`Error::NoStore`], or the store can't be read.
+    /// [`Error::NotKept`], [`Error::NothingBefore`], [`Error::NoRevision`], [`Error::NoStore`], or
+    /// the store can't be read.
     pub async fn diff(&self, from: Option<u64>, to: u64, page: &Page) -> Result<DiffReport, Error> {
         let from = match from {
             Some(from) => from,
             None => {
                 let record = self.revision_report(to).await?.record;
-                record.previous.ok_or(Error::NotKept { number: to, oldest: Some(to) })?
+                record.previous.ok_or(Error::NothingBefore(to))?
             }
         };
         let changes = self.changes(from, to).await?;
@@ -166,19 +171,28 @@ impl Api {
     /// reached yet is of a Mapsmith that was restored: what it knew is not kept.
     ///
     /// # Errors
-    /// [`Error::NotKept`], or the store can't be read.
+    /// [`Error::NotKept`], [`Error::NotReached`], or the store can't be read.
     pub async fn changes_since(
         &self,
         known: u64,
     ) -> Result<(u64, impl Iterator<Item = Vec<u8>> + Send + use<>), Error> {
         let in_force = self.map_in_force()?.number;
-        let changes = self.changes(known, in_force).await.map_err(|error| match error {
-            Error::NoRevision(number) => Error::NotKept { number, oldest: Some(in_force) },
-            other => other,
-        });
-        let changes = changes?;
+        let changes = match self.changes(known, in_force).await {
+            Ok(changes) => changes,
+            Err(Error::NoRevision(number)) => {
+                let oldest = self.oldest_kept().await.or(Some(in_force));
+                return Err(Error::NotReached { number, in_force, oldest });
+            }
+            Err(error) => return Err(error),
+        };
         let lines = tokio::task::spawn_blocking(move || changes.into_lines());
         Ok((in_force, lines.await.map_err(|error| Error::Store(error.to_string()))?))
+    }
+
+    /// The oldest revision whose map can be had.
+    async fn oldest_kept(&self) -> Option<u64> {
+        let newest = self.newest().ok()?;
+        newest.chain(&self.read(|reader| reader.records()).await.ok()?).oldest()
     }
 
     /// The map of a revision.
@@ -197,6 +211,45 @@ impl Api {
         let [_, patch] = self.patches(&newest, newest.in_force.number, number).await?;
         let map = tokio::task::spawn_blocking(move || patch.apply(&entries));
         Ok(Arc::new(map.await.map_err(|error| Error::Store(error.to_string()))?))
+    }
+
+    /// The number in force, and the revisions after one, the oldest first: those of this process,
+    /// and before them what is kept. Without a number to begin from, those of this process.
+    pub async fn revisions_after(&self, last: Option<u64>) -> (Option<u64>, Vec<RevisionSummary>) {
+        let (in_force, mut revisions) = {
+            let map = &self.decision.borrow().map;
+            let number = map.in_force.as_ref().map(|revision| revision.number);
+            (number, map.log.since(last.unwrap_or_default()))
+        };
+        let until = match revisions.first() {
+            Some(first) => Some(first.number.saturating_sub(1)),
+            None => in_force,
+        };
+        let (Some(last), Some(until)) = (last, until) else { return (in_force, revisions) };
+        if self.history.is_some() && until > last {
+            let before = self.kept_between(last.saturating_add(1)..=until).await;
+            revisions.splice(0..0, before);
+        }
+        (in_force, revisions)
+    }
+
+    /// What is kept of these revisions, the oldest first. What can't be read is as if it were not
+    /// kept.
+    async fn kept_between(&self, numbers: RangeInclusive<u64>) -> Vec<RevisionSummary> {
+        let (Ok(newest), Ok(records)) = (self.newest(), self.read(|it| it.records()).await) else {
+            return Vec::new();
+        };
+        // Of a number that never came into force a row may have stayed; nothing leads to that.
+        let chain = newest.chain(&records);
+        let mut between: Vec<_> = records
+            .into_iter()
+            .filter(|it| numbers.contains(&it.number))
+            .filter(|it| chain.reaches(it.number))
+            .take(MOST_MISSED)
+            .map(RevisionSummary::from)
+            .collect();
+        between.reverse();
+        between
     }
 
     /// What the sources had said at a revision.

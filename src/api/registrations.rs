@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use mapsmith_core::desired;
 use mapsmith_core::status::milliseconds;
 use mapsmith_core::{
-    HeldChange, Registration, RegistrationChange, RegistrationCounts, RegistrationEffect,
+    EntryMap, HeldChange, Registration, RegistrationChange, RegistrationCounts, RegistrationEffect,
 };
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::batch::Asker;
@@ -18,7 +19,7 @@ use super::convergence::Asked;
 use super::in_force::InForce;
 use super::types::{NodeElsewhere, RegistrationReport, ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
-use crate::engine::Decision;
+use crate::engine::{Decision, Order, RegistrationTrial};
 use crate::store::registration_service::{ChangeError, Changed};
 use crate::store::sqlite::NotChanged;
 use crate::store::{AuditTicket, RegistrationService};
@@ -32,8 +33,6 @@ pub struct RegistrationOrder {
     pub dry_run: bool,
     /// Masters are taken that nobody knows.
     pub force: bool,
-    /// That there is nothing to end is no failure.
-    pub missing_ok: bool,
 }
 
 /// What came of a change.
@@ -71,22 +70,19 @@ impl Api {
         }
         let (draft, nodes) = (Draft::of(&change), wanted(&change));
         if order.dry_run {
-            let effect = preview(service, &change, order.missing_ok).await?;
-            let would = format!("{}; nothing is stored", draft.words(&effect.counts, true));
-            return Ok(draft.done(self, &asked, effect.counts, (None, would), InForce::default()));
+            return self.try_registrations(service, &change, draft, &asked).await;
         }
         let changed = match service.change(change, Some(ticket)).await {
             Ok(changed) => changed,
-            Err(ChangeError::Refused(NotChanged::Unknown)) if order.missing_ok => {
-                let words = format!("{} was not registered", draft.name());
-                let outcome = Some(ReloadOutcome::Requested);
-                let nothing = Default::default();
-                return Ok(draft.done(self, &asked, nothing, (outcome, words), InForce::default()));
-            }
-            Err(ChangeError::Refused(why)) => return Err(refused(&draft.name(), why)),
+            Err(ChangeError::Refused(why)) => return Err(refused(why)),
             Err(ChangeError::Store(error)) => return Err(error.into()),
         };
         let counts = changed.effect.counts;
+        if let (Draft::Node { node, master: None, .. }, 0) = (&draft, counts.unregistered) {
+            let words = format!("node {node} was not registered");
+            let outcome = Some(ReloadOutcome::Requested);
+            return Ok(draft.done(self, &asked, counts, (outcome, words), InForce::default()));
+        }
         let (outcome, words) = match order.wait {
             Some(wait) => self.registered_in_force(&mut asked, (&changed, &nodes), wait).await,
             None => (
@@ -106,6 +102,36 @@ impl Api {
                 let report = self.reload_report(&asked, outcome, message);
                 RegistrationAnswer::KeptBack(Box::new(report))
             }
+        })
+    }
+
+    /// What a change would come to. Whoever may not is told now, too.
+    async fn try_registrations(
+        &self,
+        service: &RegistrationService,
+        change: &RegistrationChange,
+        draft: Draft,
+        asked: &Asked,
+    ) -> Result<RegistrationAnswer, Error> {
+        let registered = service.entries();
+        check_ends(change, &registered)?;
+        let effect = RegistrationEffect::preview(change, &registered);
+        let words = draft.words(&effect.counts, true);
+        let entries = Arc::new(effect.apply(&registered, false));
+        let (answer, result) = oneshot::channel();
+        let trial = RegistrationTrial { entries, answer };
+        self.orders.send(Order::TryRegistrations(trial)).await.map_err(|_| Error::Ending)?;
+        let held = result.await.map_err(|_| Error::Ending)?;
+        let guard = held.as_ref().map_or(String::new(), |reason| {
+            format!("; the guard would hold the map that it leads to: {reason}")
+        });
+        let would = format!("{words}{guard}; nothing is stored");
+        let answer = draft.done(self, asked, effect.counts, (None, would), InForce::default());
+        Ok(match answer {
+            RegistrationAnswer::Done(report) => {
+                RegistrationAnswer::Done(RegistrationReport { would_hold: held, ..report })
+            }
+            kept_back => kept_back,
         })
     }
 
@@ -179,7 +205,9 @@ fn wanted(change: &RegistrationChange) -> Vec<Wanted> {
         RegistrationChange::Register(nodes) => {
             nodes.iter().map(|new| (new.node.clone(), Some(new.master.clone()))).collect()
         }
-        RegistrationChange::Unregister { node, .. } => vec![(node.clone(), None)],
+        RegistrationChange::Unregister { nodes, .. } => {
+            nodes.iter().map(|node| (node.clone(), None)).collect()
+        }
         RegistrationChange::Expire { .. } => Vec::new(),
     }
 }
@@ -200,33 +228,31 @@ fn in_words(found: &InForce) -> String {
     }
 }
 
-/// What it would do. Whoever may not is told now, too.
-async fn preview(
-    service: &RegistrationService,
-    change: &RegistrationChange,
-    missing_ok: bool,
-) -> Result<RegistrationEffect, Error> {
-    let entries = service.entries();
-    if let RegistrationChange::Unregister { node, only_of } = change {
-        let name = format!("node {node}");
-        match (entries.get(node), only_of) {
-            (None, _) if !missing_ok => return Err(refused(&name, NotChanged::Unknown)),
+/// Whether these registrations may end, as the store would say.
+fn check_ends(change: &RegistrationChange, registered: &EntryMap) -> Result<(), Error> {
+    let RegistrationChange::Unregister { nodes, only_of, missing_ok } = change else {
+        return Ok(());
+    };
+    for node in nodes {
+        match (registered.get(node), only_of) {
+            (None, _) if !missing_ok => return Err(refused(NotChanged::Unknown(node.clone()))),
             (Some(master), Some(masters)) if !masters.iter().any(|it| it == master) => {
-                return Err(refused(&name, NotChanged::OfAnother(master.to_owned())));
+                let (node, master) = (node.clone(), master.to_owned());
+                return Err(refused(NotChanged::OfAnother { node, master }));
             }
             _ => {}
         }
     }
-    Ok(RegistrationEffect::preview(change, &entries))
+    Ok(())
 }
 
-fn refused(name: &str, why: NotChanged) -> Error {
+fn refused(why: NotChanged) -> Error {
     match why {
-        NotChanged::Unknown => Error::NotRegistered(format!(
-            "{name} is not registered (missing=ok, or --missing-ok, takes that for success)"
+        NotChanged::Unknown(node) => Error::NotRegistered(format!(
+            "node {node} is not registered (missing=ok, or --missing-ok, takes that for success)"
         )),
-        NotChanged::OfAnother(master) => Error::NotGranted(format!(
-            "{name} is registered with {master}, and this token is for nodes of other masters"
+        NotChanged::OfAnother { node, master } => Error::NotGranted(format!(
+            "node {node} is registered with {master}, and this token is for nodes of other masters"
         )),
     }
 }
@@ -244,6 +270,8 @@ enum Draft {
         until: Option<Timestamp>,
     },
     Many,
+    /// The registrations of many end.
+    ManyEnd,
 }
 
 impl Draft {
@@ -256,17 +284,11 @@ impl Draft {
                 }
                 _ => Self::Many,
             },
-            RegistrationChange::Unregister { node, .. } => {
-                Self::Node { node: node.clone(), master: None, until: None }
-            }
+            RegistrationChange::Unregister { nodes, .. } => match nodes.as_slice() {
+                [node] => Self::Node { node: node.clone(), master: None, until: None },
+                _ => Self::ManyEnd,
+            },
             RegistrationChange::Expire { .. } => Self::Many,
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Node { node, .. } => format!("node {node}"),
-            Self::Many => "the nodes".to_owned(),
         }
     }
 
@@ -286,6 +308,10 @@ impl Draft {
                 let would = if is_dry { "would be: " } else { "" };
                 format!("{would}{registered} registered, {moved} moved, {unchanged} unchanged")
             }
+            Self::ManyEnd => {
+                let would = if is_dry { "would be: " } else { "" };
+                format!("{would}{} no longer registered", counts.unregistered)
+            }
         }
     }
 
@@ -299,7 +325,7 @@ impl Draft {
     ) -> RegistrationAnswer {
         let (node, master, until) = match self {
             Self::Node { node, master, until } => (Some(node), master, until),
-            Self::Many => (None, None, None),
+            Self::Many | Self::ManyEnd => (None, None, None),
         };
         let decision = api.decision.borrow();
         RegistrationAnswer::Done(RegistrationReport {
@@ -312,6 +338,7 @@ impl Draft {
             elsewhere_count: count,
             elsewhere,
             outcome,
+            would_hold: None,
             message,
             revision: decision.map.in_force.as_ref().map(|revision| revision.number),
             milliseconds: milliseconds(asked.start.elapsed()),

@@ -6,11 +6,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
-use mapsmith_core::access::Role;
 use mapsmith_core::access::grant::MOST_GRANTS;
 use mapsmith_core::access::token::check_name;
+use mapsmith_core::access::{Grant, Role};
 use mapsmith_core::desired::hold::Rollback;
 use mapsmith_core::events::UnknownKind;
+use mapsmith_core::members::check_name as check_member_name;
 use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::{LONGEST_REASON, ServerEdit};
 use mapsmith_core::server::{MAX_NAME, MAX_WEIGHT, is_valid_name};
@@ -274,6 +275,7 @@ pub fn token(
     if grants.len() > MOST_GRANTS {
         return Err(Invalid(format!("a token has at most {MOST_GRANTS} grants")));
     }
+    grants.iter().try_for_each(may_match)?;
     if role == Role::None && grants.is_empty() {
         return Err(Invalid("with the role none and without grants it may do nothing".to_owned()));
     }
@@ -290,6 +292,22 @@ pub fn token(
     };
     let expires_at = duration.map(end).transpose()?;
     Ok(NewToken { name, role, grants, expires_at, created_by })
+}
+
+/// Whether there can be anything that a grant covers: one for members begins as their paths do.
+fn may_match(grant: &Grant) -> Result<(), Invalid> {
+    let Grant::Register(prefix) = grant else { return Ok(()) };
+    let parts: Vec<_> = prefix.strip_suffix('/').unwrap_or(prefix).split('/').collect();
+    let named = ["name", "version"].into_iter().zip(&parts);
+    let checked = named.map(|(what, part)| check_member_name(what, part)).collect();
+    let checked: Result<(), _> = checked;
+    checked.map_err(|error| Invalid(format!("register:{prefix} covers no member: {error}")))?;
+    match parts.len() {
+        1..=4 => Ok(()),
+        _ => Err(Invalid(format!(
+            "register:{prefix} covers no member: a path is NAME/VERSION/HOST/PORT"
+        ))),
+    }
 }
 
 /// A time, as RFC 3339 has it.
@@ -458,10 +476,16 @@ mod tests {
         let made = request("ci", Role::Operator, &["commands", "commands"], Some("90d")).unwrap();
         assert_eq!(made.expires_at.map(|at| at.as_second()), Some(90 * 86400));
         assert_eq!(made.grants.len(), 1, "the same twice is one");
-        assert!(request("ci", Role::None, &["register:web"], None).is_ok());
+        for good in ["register:web", "register:web/", "register:web/1.0/10.0.0.3/8080"] {
+            assert!(request("ci", Role::None, &[good], None).is_ok(), "{good}");
+        }
         for (wrong, part) in [
             (request("a b", Role::Viewer, &[], None), "is not a token's name"),
             (request("ci", Role::None, &[], None), "it may do nothing"),
+            (request("compat.x", Role::Viewer, &[], None), "take another name"),
+            (request("ci", Role::None, &["register:../x"], None), "covers no member: name"),
+            (request("ci", Role::None, &["register:a//b"], None), "covers no member: version"),
+            (request("ci", Role::None, &["register:a/1/h/80/x"], None), "NAME/VERSION/HOST"),
             (request("ci", Role::Viewer, &[], Some("11y")), "ten years at most"),
             (request("ci", Role::Viewer, &[], Some("0s")), "ten years at most"),
         ] {

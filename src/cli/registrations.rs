@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::output::{Colour, paint};
 use super::overrides::{Order, flag, text as text_of_problem};
@@ -47,9 +47,14 @@ pub(super) struct Register {
 
 #[derive(Args)]
 pub(super) struct Unregister {
-    /// The node's name, as in X-Node-Name
-    node: String,
-    /// Succeed where the node is not registered
+    /// The nodes' names, as in X-Node-Name; many end together or not at all
+    #[arg(required_unless_present = "file", value_name = "NODE")]
+    nodes: Vec<String>,
+    /// End the registrations of the nodes of this file instead, at most 10,000: as `register` takes
+    /// it, so that the file that registered nodes ends that; `-` reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "nodes")]
+    file: Option<PathBuf>,
+    /// Succeed where a node is not registered
     #[arg(long)]
     missing_ok: bool,
     /// Only tell what would be
@@ -89,9 +94,19 @@ impl Unregister {
     }
 
     pub(super) async fn carry_out(self, format: OutputFormat) -> anyhow::Result<u8> {
-        let Self { node, missing_ok, dry_run, order } = self;
+        let Self { nodes, file, missing_ok, dry_run, order } = self;
         let missing = missing_ok.then_some(("missing", "ok"));
         let parameters: Vec<_> = flag("dry_run", dry_run).into_iter().chain(missing).collect();
+        let many = match (&file, nodes.as_slice()) {
+            (None, [_]) => None,
+            (Some(file), _) => Some(nodes_of(file)?),
+            (None, nodes) => Some(nodes.iter().map(|node| json!({"node": node})).collect()),
+        };
+        if let Some(many) = many {
+            let path = ["v1", "nodes"];
+            return tell(order.ask(Method::DELETE, &path, &parameters, Some(&many)).await?, format);
+        }
+        let node = nodes.concat();
         let path = ["v1", "nodes", &node];
         match order.ask(Method::DELETE, &path, &parameters, NOTHING).await? {
             Answer::Good(None) => {
@@ -116,7 +131,7 @@ fn nodes_of(file: &Path) -> anyhow::Result<Vec<Value>> {
     let mut text = String::new();
     from.take(LARGEST_FILE + 1).read_to_string(&mut text).with_context(unread)?;
     if text.len() as u64 > LARGEST_FILE {
-        bail!("{place} is larger than 16 MiB; register its nodes in parts");
+        bail!("{place} is larger than 16 MiB; send its nodes in parts");
     }
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(&text).with_context(|| format!("{place} is not JSON"));

@@ -82,6 +82,7 @@ pub enum Order {
     Rollout(RolloutOrder),
     TryMap(MapTrial),
     TryVerdict(VerdictTrial),
+    TryRegistrations(RegistrationTrial),
 }
 
 /// Goes back to what the sources had said at a revision, and holds them back.
@@ -106,6 +107,15 @@ pub struct MapTrial {
     pub tried: TriedOrder,
     /// Gets the map before and after it, or why it would not be done.
     pub answer: oneshot::Sender<Result<MapPreview, HoldOrderError>>,
+}
+
+/// Tells what the guard would say if these nodes were registered. Nothing is changed.
+#[derive(Debug)]
+pub struct RegistrationTrial {
+    /// All that would be registered.
+    pub entries: Arc<EntryMap>,
+    /// Gets why the map that this leads to would be held, if it would.
+    pub answer: oneshot::Sender<Option<String>>,
 }
 
 /// An order that is tried.

@@ -73,11 +73,7 @@ impl Recorder {
         let found = attention(&status, now);
         let key = found.key();
         let is_due = self.worst.is_due(key.as_ref(), SETTLE, now);
-        let revisions = {
-            let decision = self.api.decision.borrow();
-            let number = decision.map.in_force.as_ref().map(|revision| revision.number);
-            (number, decision.map.log.since(self.observer.revision().unwrap_or_default()))
-        };
+        let revisions = self.api.revisions_after(self.observer.revision()).await;
         let observed = Observed {
             status: &status,
             revision: revisions.0,

@@ -15,6 +15,9 @@ use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 use crate::api::{self, NotRun, requests};
 use crate::tls::RenewError;
 
+/// The most names of a certificate that are told.
+const NAMED: usize = 5;
+
 /// Why a request gets no plain answer, as a person reads it.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -26,6 +29,9 @@ pub enum HttpError {
             `mapsmith token create` that is not over"
     )]
     Unauthorized { tried: bool },
+    /// A certificate was shown, and nobody is known by it.
+    #[error("{}, or send a token as `Authorization: Bearer TOKEN`", client(.0))]
+    NoClient(Vec<String>),
     /// Too many wrong tokens of this address.
     #[error("too many wrong tokens from this address; try again in {}, with one that is good",
         seconds(*.0))]
@@ -96,6 +102,21 @@ pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
     }
 }
 
+/// What would make somebody of whoever has shown a certificate with these names.
+fn client(names: &[String]) -> String {
+    match names {
+        [] => "the certificate that was shown is over, revoked, or has no name".to_owned(),
+        names => {
+            let named: Vec<_> = names.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
+            format!(
+                "a certificate was shown, and none of its names ({}) is the `san` of an \
+                    `[[api.client]]`: put one into the settings",
+                named.join(", ")
+            )
+        }
+    }
+}
+
 /// How long to wait, for a person and for `Retry-After`.
 fn seconds(wait: Duration) -> String {
     format!("{} s", rounded_up(wait))
@@ -141,7 +162,7 @@ impl HttpError {
         match self {
             Self::BadRequest(_)
             | Self::Api(api::Error::Canary(_) | api::Error::UnknownSecret(_)) => Kind::INVALID,
-            Self::Unauthorized { .. } => Kind::UNAUTHORIZED,
+            Self::Unauthorized { .. } | Self::NoClient(_) => Kind::UNAUTHORIZED,
             Self::TooManyFailed(_)
             | Self::TooMany(_)
             | Self::Api(api::Error::TooManyOfOne { .. }) => Kind::RATE_LIMITED,
@@ -164,7 +185,12 @@ impl HttpError {
                 | api::Error::Hold(HoldError::NoHold | HoldError::NotRejected(_))
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
             ) => Kind::NOT_FOUND,
-            Self::Api(api::Error::NotKept { .. } | api::Error::EventsGone { .. }) => Kind::GONE,
+            Self::Api(
+                api::Error::NotKept { .. }
+                | api::Error::NothingBefore(_)
+                | api::Error::NotReached { .. }
+                | api::Error::EventsGone { .. },
+            ) => Kind::GONE,
             Self::MethodNotAllowed => Kind::METHOD,
             Self::TooLarge(_) => Kind::TOO_LARGE,
             Self::TooSlow => Kind::TOO_SLOW,
@@ -251,7 +277,10 @@ impl IntoResponse for HttpError {
         match self {
             Self::Reload(full) => problem.report = Some(full),
             Self::Role { needed, .. } => problem.needs = Some(needed),
-            Self::Api(api::Error::NotKept { oldest, .. }) => problem.oldest = oldest,
+            Self::Api(
+                api::Error::NotKept { oldest, .. } | api::Error::NotReached { oldest, .. },
+            ) => problem.oldest = oldest,
+            Self::Api(api::Error::NothingBefore(number)) => problem.oldest = Some(number),
             Self::Api(api::Error::EventsGone { oldest, .. }) => problem.oldest = Some(oldest),
             Self::Api(api::Error::Hold(HoldError::OnHold(_))) => {
                 problem.resume = Some("/v1/hold".to_owned());

@@ -165,8 +165,8 @@ impl Guard {
     /// The answer with the number of the map in force, where it is for somebody who is known and
     /// does not name another one.
     fn with_revision(&self, mut response: Response) -> Response {
-        let number = self.api.revision_in_force();
-        if let (Needs::Role(_), Some(number)) = (self.route.needs, number) {
+        let number = self.api.revision_in_force().filter(|_| self.route.needs.somebody());
+        if let Some(number) = number {
             response.headers_mut().entry(REVISION).or_insert(HeaderValue::from(number));
         }
         response

@@ -12,10 +12,12 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use mapsmith_core::EntryMap;
 use mapsmith_core::access::Identity;
+use tokio::time::sleep;
 
 use super::access::{Peer, identify};
 use super::error::HttpError;
 use super::etag::EntityTag;
+use super::events::MAY_FOLLOW;
 use super::history;
 use super::request::{MapQuery, Parameters};
 use crate::api::map::MapText;
@@ -64,8 +66,12 @@ pub(super) async fn map(
         None => api.map_in_force()?,
         Some(known) => {
             let who = (&identity, parts.version < Version::HTTP_2);
-            let other = api.map_other_than(known, wait, who).await?;
-            // Whoever has waited may have lost the right to see it.
+            let other = tokio::select! {
+                biased;
+                refusal = loses_access(&api, &parts) => return Err(refusal),
+                other = api.map_other_than(known, wait, who) => other?,
+            };
+            // The right to see it may have been lost in the last moment.
             identify(&api.access, &parts, &Peer::of(&parts), false)?;
             match other {
                 Some(revision) => revision,
@@ -84,6 +90,18 @@ pub(super) async fn map(
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     Ok(response)
+}
+
+/// Ends once whoever has sent this is nobody any more: a token was revoked or is over, a session has
+/// ended, a certificate was revoked.
+async fn loses_access(api: &Api, parts: &Parts) -> HttpError {
+    let peer = Peer::of(parts);
+    loop {
+        sleep(MAY_FOLLOW).await;
+        if let Err(refusal) = identify(&api.access, parts, &peer, false) {
+            return refusal;
+        }
+    }
 }
 
 /// A map as HAProxy reads it, sent as fast as the client takes it.

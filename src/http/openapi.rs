@@ -94,6 +94,7 @@ use crate::api::types::{OverrideKind, Problem};
         registrations::register,
         registrations::register_many,
         registrations::unregister,
+        registrations::unregister_many,
         rollback::approve,
         rollback::hold,
         rollback::reject,
@@ -264,8 +265,7 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
     for status in may_be_refused.iter().chain(of_a_body).chain(of_a_condition) {
         responses.entry(status.to_string()).or_insert_with(|| json!({"description": ""}));
     }
-    let is_role =
-        matches!(route.needs, Needs::Role(_) | Needs::NodeGrant(_) | Needs::MemberGrant(_));
+    let is_role = route.needs.somebody();
     for (status, response) in responses {
         if let (Ok(status), Some(response)) = (status.parse(), response.as_object_mut()) {
             answer(response, status, is_role);

@@ -17,7 +17,9 @@ use super::error::{HttpError, status_of};
 use super::handlers::json;
 use super::request::{Author, Node, Parameters, QueryParameters, Reason};
 use crate::api::registrations::{RegistrationAnswer, RegistrationOrder};
-use crate::api::types::{RegisterNode, RegisterRequest, RegistrationReport, ReloadOutcome};
+use crate::api::types::{
+    RegisterNode, RegisterRequest, RegistrationReport, ReloadOutcome, UnregisterNode,
+};
 use crate::api::{self, Api, requests};
 use crate::store::AuditTicket;
 
@@ -132,7 +134,7 @@ pub(super) async fn register(
     ticket.explain(registration.note.reason.clone());
     // A master that a grant names is known to whoever gave it.
     let force = query.force || masters.is_some();
-    let order = RegistrationOrder { wait, dry_run: query.dry_run, force, missing_ok: false };
+    let order = RegistrationOrder { wait, dry_run: query.dry_run, force };
     let change = RegistrationChange::Register(vec![registration]);
     let created = |report: &RegistrationReport| match report.counts.registered {
         0 => StatusCode::OK,
@@ -173,7 +175,7 @@ pub(super) async fn register_many(
     // What is large was the body; it may be waited for long.
     drop((body, room));
     let RegisterQuery { dry_run, force, .. } = query;
-    let order = RegistrationOrder { wait, dry_run, force, missing_ok: false };
+    let order = RegistrationOrder { wait, dry_run, force };
     let change = RegistrationChange::Register(nodes);
     respond(api.change_registrations(change, order, ticket).await?, |_| StatusCode::OK, Some)
 }
@@ -201,12 +203,48 @@ pub(super) async fn unregister(
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
     let node = api.as_in_map(&node);
-    let change = RegistrationChange::Unregister { node, only_of: granted(&identity) };
     let UnregisterQuery { dry_run, missing, .. } = query;
-    let order = RegistrationOrder { wait, dry_run, force: false, missing_ok: missing.is_some() };
+    let (nodes, only_of, missing_ok) = (vec![node], granted(&identity), missing.is_some());
+    let change = RegistrationChange::Unregister { nodes, only_of, missing_ok };
+    let order = RegistrationOrder { wait, dry_run, force: false };
     let answer = api.change_registrations(change, order, ticket).await?;
     // There is nothing left to show.
     respond(answer, |_| StatusCode::NO_CONTENT, |report| (!report.stored).then_some(report))
+}
+
+/// Ends the registrations of many nodes at once.
+#[utoipa::path(
+    delete,
+    path = "/v1/nodes",
+    params(UnregisterQuery),
+    request_body(
+        content((Vec<UnregisterNode> = "application/json"), (String = "application/x-ndjson"))
+    ),
+    responses(
+        (status = 200, body = RegistrationReport),
+        (status = 202, body = RegistrationReport, description = "accepted: in force later"),
+        (status = 404, description = "one of them is not registered"),
+        (status = 409, description = "the guard holds it, or nothing is registered here"),
+        (status = 500),
+    )
+)]
+pub(super) async fn unregister_many(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    Extension(room): Extension<Room>,
+    Parameters(query): Parameters<UnregisterQuery>,
+    Author(by): Author,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let wait = requests::wait(query.wait.as_deref())?;
+    let nodes = api.asker(by, &ticket).ended(&body)?;
+    // What is large was the body; it may be waited for long.
+    drop((body, room));
+    let UnregisterQuery { dry_run, missing, .. } = query;
+    let order = RegistrationOrder { wait, dry_run, force: false };
+    let missing_ok = missing.is_some();
+    let change = RegistrationChange::Unregister { nodes, only_of: None, missing_ok };
+    respond(api.change_registrations(change, order, ticket).await?, |_| StatusCode::OK, Some)
 }
 
 /// What is stored and not in force yet is accepted; a dry run is plainly answered.

@@ -37,6 +37,13 @@ pub enum Needs {
     CommandGrant,
 }
 
+impl Needs {
+    /// Whether it is known who asks.
+    pub(super) fn somebody(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Probe | Self::Login)
+    }
+}
+
 /// A method of a path.
 pub struct Route {
     pub method: Method,
@@ -122,6 +129,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(POST, "/v1/reload", OPERATOR, || post(handlers::reload)),
     Route::new(GET, "/v1/nodes", VIEWER, || get(nodes::nodes)),
     Route::new(POST, "/v1/nodes", OPERATOR, || post(registrations::register_many))
+        .with_large_body(),
+    Route::new(DELETE, "/v1/nodes", OPERATOR, || delete(registrations::unregister_many))
         .with_large_body(),
     Route::new(GET, "/v1/nodes/{node}", VIEWER, || get(handlers::explain)),
     Route::new(PUT, "/v1/nodes/{node}", NODE_GRANT, || put(registrations::register)),

@@ -208,6 +208,28 @@ fn whoever_waits_for_another_map_does_not_see_it_once_its_token_is_revoked() {
 }
 
 #[test]
+fn whoever_waits_for_another_map_waits_no_longer_once_its_token_is_revoked() {
+    let (_gateway, _registry, mapsmith) = guarded();
+    let (id, token) = create(&mapsmith, FILE, json!({"name": "edge9", "role": "viewer"}));
+    let (mut connection, header) = (mapsmith.connect(), format!("Bearer {token}"));
+    let waits = std::thread::spawn(move || {
+        let headers = [("Authorization", header.as_str())];
+        connection.request("GET", "/v1/map?revision=1&wait=10m", &headers, "").expect("an answer")
+    });
+    let waiting = |mapsmith: &Mapsmith, count: f64| {
+        mapsmith.wait_for(&format!("{count} wait"), BOUND, |mapsmith| {
+            (metric(mapsmith, "mapsmith_api_waits") == Some(count)).then_some(())
+        });
+    };
+    waiting(&mapsmith, 1.0);
+    assert_eq!(ask(&mapsmith, FILE, "DELETE", &format!("/v1/tokens/{id}"), "").status, 200);
+    // No other map comes: without its token nobody holds a connection and a place for 10 minutes.
+    waiting(&mapsmith, 0.0);
+    let response = waits.join().expect("an answer");
+    assert_eq!(response.status, 401, "{}", response.body);
+}
+
+#[test]
 fn a_token_is_made_used_rotated_and_revoked_on_the_command_line() {
     let (_gateway, _registry, mut mapsmith) = guarded();
     let as_file = |mapsmith: &Mapsmith, arguments: &[&str]| {

@@ -268,6 +268,13 @@ fn many_nodes_are_registered_together_or_not_at_all() {
         "{report:#}"
     );
     assert_eq!(memory(&scene.gateway).len(), 5002);
+    let body = json!({"master": "m2"}).to_string();
+    for (method, path, body) in
+        [("PUT", "/v1/nodes/x0000?wait=60s", &*body), ("DELETE", "/v1/nodes/x0000?wait=60s", "")]
+    {
+        let answer = scene.mapsmith.ask(method, path, &[], body);
+        assert!(answer.header("mapsmith-revision").is_some(), "{method}: {}", answer.body);
+    }
     let one = scene.mapsmith.get("/v1/nodes/x4999").1;
     assert_eq!(one["registration"]["reason"], "site 7", "{one:#}");
 
@@ -280,6 +287,49 @@ fn many_nodes_are_registered_together_or_not_at_all() {
     assert_eq!(noted, [200, 400, 409], "a dry run is no change, and has no row");
     let done = rows.iter().find(|row| row["status"] == 200).expect("the one that was made");
     assert_eq!(done["reason"], "site 7");
+}
+
+#[test]
+fn many_that_the_guard_holds_are_foretold_and_taken_back_together() {
+    let guard = "[guard]\nmax_added = 50\nfree = 0\n";
+    let scene = Scene::start(newest(), &nodes(20, "m1"), guard);
+    let rows: Vec<_> = (0..200)
+        .map(|number| json!({"node": format!("x{number:03}"), "master": "m1", "for": "2h"}))
+        .collect();
+    let body = json!(rows).to_string();
+    let (status, report) = scene.ask("POST", "/v1/nodes?dry_run=true", &body);
+    let message = report["message"].as_str().unwrap_or_default();
+    let words = "would be: 200 registered, 0 moved, 0 unchanged; the guard would hold the map";
+    assert!(status == 200 && message.starts_with(words), "{report:#}");
+    assert!(report["would_hold"].as_str().is_some_and(|it| it.contains("added")), "{report:#}");
+    let few = json!(rows[..5]).to_string();
+    let (_, report) = scene.ask("POST", "/v1/nodes?dry_run=true", &few);
+    assert!(report["would_hold"].is_null(), "{report:#}");
+
+    let (status, problem) = scene.ask("POST", "/v1/nodes?wait=60s", &body);
+    assert_eq!((status, &problem["report"]["outcome"]), (409, &json!("held")), "{problem:#}");
+    // The same body ends what it began, and nobody else's nodes wait for it any more.
+    let (status, report) = scene.ask("DELETE", "/v1/nodes?dry_run=true", &body);
+    assert_eq!((status, &report["unregistered"]), (200, &json!(200)), "{report:#}");
+    let (status, report) = scene.ask("DELETE", "/v1/nodes?wait=60s&reason=too%20many", &body);
+    assert_eq!(
+        (status, &report["unregistered"], &report["outcome"]),
+        (200, &json!(200), &json!("in_sync")),
+        "{report:#}"
+    );
+    assert_eq!(scene.mapsmith.get("/v1/held").1, json!([]));
+    scene.register("y000", json!({"master": "m1"}), 201);
+    assert_eq!(memory(&scene.gateway).len(), 21);
+
+    let (status, problem) =
+        scene.ask("DELETE", "/v1/nodes", "[{\"node\": \"y000\"}, {\"node\": \"z\"}]");
+    assert!(status == 404 && detail(&problem).contains("node z is not registered"), "{problem:#}");
+    assert_eq!(scene.ask("DELETE", "/v1/nodes", "").0, 400, "a body that was lost ends nothing");
+    let held = scene.mapsmith.get("/v1/nodes/y000").1;
+    assert!(held["registration"].is_object(), "all of them or none: {held:#}");
+    let rows = scene.mapsmith.get("/v1/audit?target=nodes").1["items"].clone();
+    let done = rows.as_array().expect("rows").iter().find(|row| row["reason"] == "too many");
+    assert_eq!(done.expect("the end has a row")["status"], 200, "{rows:#}");
 }
 
 #[test]
@@ -393,6 +443,17 @@ fn the_command_line_registers_nodes_and_sees_them_without_a_daemon() {
     let checked = printed(&scene.mapsmith.configuration().cli(&["check"])).1;
     assert!(checked.contains("source registered: answers with 2 entries"), "{checked}");
     assert_eq!(good(&cli(&["unregister", "a"])).lines().count(), 1);
+    fs::write(
+        &file,
+        "{\"node\": \"c\", \"master\": \"m1\"}\n{\"node\": \"d\", \"master\": \"m1\"}\n",
+    )
+    .unwrap();
+    good(&cli(&["register", "--file", path]));
+    let dry = good(&cli(&["unregister", "c", "d", "--dry-run"]));
+    assert_eq!(dry, "would be: 2 no longer registered; nothing is stored\n");
+    let done = good(&cli(&["unregister", "--file", path]));
+    assert!(done.starts_with("2 no longer registered; revision "), "{done}");
+    assert_eq!(cli(&["unregister"]).status.code(), Some(2));
     let gone = cli(&["unregister", "a"]);
     assert!(complaints(&gone).contains("--missing-ok"), "{}", complaints(&gone));
     good(&cli(&["unregister", "a", "--missing-ok"]));

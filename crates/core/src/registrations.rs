@@ -39,12 +39,15 @@ pub struct Registration {
 pub enum RegistrationChange {
     /// Registers these nodes, each named once; what they were registered with before is replaced.
     Register(Vec<Registration>),
+    /// Ends the registrations of these nodes, all of them or none.
     Unregister {
-        /// The node, as the map has it.
-        node: String,
-        /// Nothing ends where the node is registered with another master than these; none where
-        /// any may be.
+        /// As the map has them, each named once.
+        nodes: Vec<String>,
+        /// Nothing ends where one is registered with another master than these; none where any may
+        /// be.
         only_of: Option<Vec<String>>,
+        /// That one is not registered is no failure.
+        missing_ok: bool,
     },
     /// Ends what is over.
     Expire { now: Timestamp },
@@ -96,10 +99,11 @@ impl RegistrationEffect {
             RegistrationChange::Register(nodes) => {
                 nodes.iter().for_each(|new| effect.register(registered.get(&new.node), new));
             }
-            RegistrationChange::Unregister { node, .. } if registered.get(node).is_some() => {
-                effect.unregister(node.clone());
+            RegistrationChange::Unregister { nodes, .. } => {
+                let known = nodes.iter().filter(|node| registered.get(node).is_some());
+                known.for_each(|node| effect.unregister(node.clone()));
             }
-            RegistrationChange::Unregister { .. } | RegistrationChange::Expire { .. } => {}
+            RegistrationChange::Expire { .. } => {}
         }
         effect
     }
@@ -210,8 +214,11 @@ mod tests {
         let entries: Vec<_> = after.iter().collect();
         assert_eq!(entries, [("a", "m1"), ("b", "m3"), ("c", "m2"), ("d", "m2")]);
 
-        let unregister =
-            |node: &str| RegistrationChange::Unregister { node: node.to_owned(), only_of: None };
+        let unregister = |node: &str| RegistrationChange::Unregister {
+            nodes: vec![node.to_owned()],
+            only_of: None,
+            missing_ok: true,
+        };
         let effect = RegistrationEffect::preview(&unregister("a"), &after);
         assert_eq!((effect.counts.unregistered, effect.apply(&after, false).get("a")), (1, None));
         let nothing = RegistrationEffect::preview(&unregister("x"), &after);

@@ -160,6 +160,8 @@ impl HeldChange {
     pub const MAP: &str = "map";
     /// What a held change of the services of a registry is of.
     pub const SERVICES: &str = "services";
+    /// What precedes a backend's name, where it is of that one's list.
+    pub const BACKEND: &str = "backend ";
 }
 
 #[cfg(test)]

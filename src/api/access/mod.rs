@@ -145,20 +145,24 @@ impl Access {
     /// Whose session it is; a session ends with the secret that it was begun with.
     pub fn by_session(&self, cookie: &str) -> Option<Identity> {
         let (mut sessions, now) = self.memory.sessions();
-        let credential = sessions.use_of(&secret::hash(cookie), now)?;
+        let (credential, left) = sessions.use_of(&secret::hash(cookie), now)?;
         drop(sessions);
-        match credential {
+        let now = Timestamp::now();
+        let identity = match credential {
             Credential::File(hash) => {
                 self.file.as_ref().filter(|file| file.has(&hash))?;
-                Some(Identity { kind: IdentityKind::Session, ..Identity::file() })
+                Identity { kind: IdentityKind::Session, ..Identity::file() }
             }
             Credential::Token { id, hash } => {
-                let now = Timestamp::now();
                 let token = self.tokens.as_ref()?.valid(&id, now)?;
                 let is_good = token.hashes(now).iter().any(|known| secret::is_same(known, &hash));
-                is_good.then(|| of_token(IdentityKind::Session, token))
+                is_good.then(|| of_token(IdentityKind::Session, token))?
             }
-        }
+        };
+        // It ends before its token, which may have no end.
+        let end = now.saturating_add(left).ok();
+        let ends = identity.expires_at.into_iter().chain(end);
+        Some(Identity { expires_at: ends.min(), ..identity })
     }
 
     pub fn log_out(&self, cookie: &str) {
@@ -274,7 +278,10 @@ mod tests {
 
         let (identity, cookie) = access.log_in(&text).unwrap();
         assert_eq!((identity.kind, identity.role), (IdentityKind::Session, Role::Operator));
-        assert_eq!(access.by_session(&cookie), Some(identity));
+        let known = access.by_session(&cookie).unwrap();
+        let left = known.expires_at.unwrap().duration_since(Timestamp::now()).as_secs_f64();
+        assert!((left / 3600.0 - 12.0).abs() < 0.1, "it says its own end: {left} s");
+        assert_eq!(Identity { expires_at: None, ..known }, identity);
         assert_eq!(access.by_session("other"), None);
         let now = Timestamp::now();
         let (_, text) = tokens.rotate(&token.id, None, now).await.unwrap();

@@ -72,15 +72,20 @@ impl Sessions {
         oldest.map(|oldest| self.0.remove(&oldest));
     }
 
-    /// Whose session it is, if it is one.
-    pub(super) fn use_of(&mut self, cookie: &SecretHash, now: Duration) -> Option<Credential> {
+    /// Whose session it is, if it is one, and how long it lasts if it is not used again.
+    pub(super) fn use_of(
+        &mut self,
+        cookie: &SecretHash,
+        now: Duration,
+    ) -> Option<(Credential, Duration)> {
         let session = self.0.get_mut(cookie)?;
         if session.is_over(now) {
             self.0.remove(cookie);
             return None;
         }
         session.used = now;
-        Some(session.credential.clone())
+        let left = (session.begun + LONGEST).saturating_sub(now).min(IDLE);
+        Some((session.credential.clone(), left))
     }
 
     pub(super) fn end(&mut self, cookie: &SecretHash) {
@@ -108,8 +113,10 @@ mod tests {
     fn a_session_ends_after_twelve_idle_hours_and_after_a_day() {
         let mut sessions = Sessions::default();
         sessions.begin([1; 32], token("a"), HOUR);
-        assert_eq!(sessions.use_of(&[1; 32], 12 * HOUR), Some(token("a")));
-        assert_eq!(sessions.use_of(&[1; 32], 23 * HOUR), Some(token("a")));
+        let found = sessions.use_of(&[1; 32], 12 * HOUR);
+        assert_eq!(found, Some((token("a"), 12 * HOUR)), "half a day if nobody uses it");
+        let found = sessions.use_of(&[1; 32], 23 * HOUR);
+        assert_eq!(found, Some((token("a"), 2 * HOUR)), "and no more than a day");
         assert_eq!(sessions.use_of(&[1; 32], 25 * HOUR), None, "a day");
         sessions.begin([2; 32], token("a"), HOUR);
         assert_eq!(sessions.use_of(&[2; 32], 13 * HOUR), None, "idle");
@@ -139,6 +146,6 @@ mod tests {
             sessions.begin(cookie(number), token("a"), HOUR + Duration::from_secs(1));
         }
         assert_eq!(sessions.0.len(), 1 + MOST_OF_ONE);
-        assert_eq!(sessions.use_of(&cookie(0), 2 * HOUR), Some(token("other")));
+        assert!(sessions.use_of(&cookie(0), 2 * HOUR).is_some_and(|it| it.0 == token("other")));
     }
 }

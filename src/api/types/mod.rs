@@ -63,7 +63,9 @@ pub use overrides::{
 pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
-pub use registrations::{NodeElsewhere, RegisterNode, RegisterRequest, RegistrationReport};
+pub use registrations::{
+    NodeElsewhere, RegisterNode, RegisterRequest, RegistrationReport, UnregisterNode,
+};
 pub use reload::{
     DryRunReport, ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource,
 };

@@ -36,6 +36,13 @@ pub struct RegisterNode {
     pub reason: Option<String>,
 }
 
+/// `DELETE /v1/nodes`: one of the nodes, in a JSON array or on a line of its own. What else stands
+/// there is not looked at, so the body that registered nodes ends that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnregisterNode {
+    pub node: String,
+}
+
 /// What came of a registration, or of many, or of its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RegistrationReport {
@@ -65,6 +72,9 @@ pub struct RegistrationReport {
     /// The first of them: where each goes, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<NodeElsewhere>,
+    /// After a dry run, why the guard would hold the map that this leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_hold: Option<String>,
     /// One sentence for a person.
     pub message: String,
     /// The revision in force.

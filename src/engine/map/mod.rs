@@ -421,17 +421,6 @@ impl MapDecider {
         now: Duration,
     ) {
         let start = Instant::now();
-        let views: Vec<_> = sources
-            .iter()
-            .map(|state| SourceView {
-                name: &state.status.name,
-                // A source that is being asked for the first time may well answer: at a restart its
-                // entries are in the map in force, and leaving it out would take them away for a
-                // moment.
-                required: state.status.required || state.status.last_poll.is_none(),
-                snapshot: state.snapshot.as_ref(),
-            })
-            .collect();
         (self.let_through, self.release) = (None, None);
         self.decision.evaluated_request =
             sources.iter().map(|state| state.answered).min().unwrap_or(0);
@@ -441,7 +430,7 @@ impl MapDecider {
         self.decision.answered_at = answers.map(|snapshot| snapshot.answered_at).min();
         self.decision.overrides = Arc::clone(&overrides);
         let at = Timestamp::now();
-        let merged = desired::merge(&views);
+        let merged = desired::merge(&views(sources));
         let mut round = Evaluation {
             sources,
             overrides,
@@ -480,6 +469,20 @@ impl MapDecider {
         self.decision.log = Arc::new(self.log.clone());
         self.record();
     }
+}
+
+fn views(sources: &[SourceState]) -> Vec<SourceView<'_>> {
+    sources
+        .iter()
+        .map(|state| SourceView {
+            name: &state.status.name,
+            // A source that is being asked for the first time may well answer: at a restart its
+            // entries are in the map in force, and leaving it out would take them away for a
+            // moment.
+            required: state.status.required || state.status.last_poll.is_none(),
+            snapshot: state.snapshot.as_ref(),
+        })
+        .collect()
 }
 
 fn between(old: &Arc<EntryMap>, new: &Arc<EntryMap>) -> Diff {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use mapsmith_core::desired;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::rollout::{CanaryInstances, InstanceView, choose};
-use mapsmith_core::{HeldChange, Overrides};
+use mapsmith_core::{HeldChange, Overrides, SourceState};
 
-use super::MapDecider;
+use super::{MapDecider, views};
 use crate::engine::{HoldOrderError, MapPreview};
 
 impl MapDecider {
@@ -46,6 +47,15 @@ impl MapDecider {
         let (overridden, dangling) = self.with_overrides(&said, &self.gone, &self.overrides);
         let left = dangling.leave_out(&overridden.entries, self.actions);
         Ok(MapPreview { before, after: left.map_or(overridden.entries, Arc::new) })
+    }
+
+    /// Why the guard would hold what these sources say, if it would.
+    pub(in crate::engine) fn would_hold(&self, sources: &[SourceState]) -> Option<String> {
+        if !self.keeps_map || self.rollout_holds_sources() {
+            return None;
+        }
+        let candidate = desired::merge(&views(sources)).ok()?;
+        self.judge(candidate, &self.overrides, self.clock.elapsed())
     }
 
     /// The held change of the map, where it could be approved or rejected now.

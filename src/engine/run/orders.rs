@@ -9,8 +9,9 @@ use mapsmith_core::desired::rollout::choose;
 
 use super::Engine;
 use crate::engine::{
-    Approval, HoldOrderError, MapPreview, MapTrial, Order, OwnOrder, RejectOrder, ResumeOrder,
-    RollbackOrder, RolledBack, RolloutOrder, TriedOrder, UnrejectOrder, VerdictTrial,
+    Approval, HoldOrderError, MapPreview, MapTrial, Order, OwnOrder, RegistrationTrial,
+    RejectOrder, ResumeOrder, RollbackOrder, RolledBack, RolloutOrder, TriedOrder, UnrejectOrder,
+    VerdictTrial,
 };
 
 impl Engine {
@@ -25,6 +26,7 @@ impl Engine {
             Order::Rollout(order) => self.roll_out(order).await,
             Order::TryMap(trial) => self.try_map(trial),
             Order::TryVerdict(trial) => self.try_verdict(trial),
+            Order::TryRegistrations(trial) => self.try_registrations(trial),
         }
     }
 
@@ -114,6 +116,17 @@ impl Engine {
             tried => tried,
         };
         let _ = answer.send(tried);
+    }
+
+    /// On the answers of the last round, as what is registered is decided on.
+    fn try_registrations(&self, RegistrationTrial { entries, answer }: RegistrationTrial) {
+        let mut answers = self.answers.clone();
+        for state in answers.iter_mut().filter(|state| state.registered.is_some()) {
+            if let Some(snapshot) = &mut state.snapshot {
+                snapshot.entries = Arc::clone(&entries);
+            }
+        }
+        let _ = answer.send(self.map.would_hold(&answers));
     }
 
     fn own(&mut self, OwnOrder { node, master, answer }: OwnOrder) {

@@ -113,7 +113,10 @@ pub(super) fn identify(
     match access.is_open_locally() {
         true => is_local(access, parts).map(|()| Identity::local()),
         // A session that is over is nobody's guess.
-        false => Err(HttpError::Unauthorized { tried: false }),
+        false => Err(match &peer.certificate {
+            Some(shown) => HttpError::NoClient(shown.names().to_vec()),
+            None => HttpError::Unauthorized { tried: false },
+        }),
     }
 }
 

@@ -16,10 +16,10 @@ use crate::store::{AuditRequest, AuditTicket, StoreError};
 /// Why a change is not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotChanged {
-    /// The node is not registered.
-    Unknown,
+    /// This node is not registered.
+    Unknown(String),
     /// The node is registered with this master, which whoever asked has no say over.
-    OfAnother(String),
+    OfAnother { node: String, master: String },
 }
 
 /// A change, and who asked for it.
@@ -186,21 +186,39 @@ fn make(
             }
             Ok(Ok(effect))
         }
-        RegistrationChange::Unregister { node, only_of } => {
-            let known: Option<String> =
-                transaction.query_row(MASTER, [node], |row| row.get(0)).optional()?;
-            let Some(master) = known else { return Ok(Err(NotChanged::Unknown)) };
-            if only_of.as_ref().is_some_and(|masters| !masters.contains(&master)) {
-                return Ok(Err(NotChanged::OfAnother(master)));
-            }
-            const END: &str = "DELETE FROM registrations WHERE node = ?1";
-            transaction.execute(END, [node])?;
-            let mut effect = RegistrationEffect::default();
-            effect.unregister(node.clone());
-            Ok(Ok(effect))
+        RegistrationChange::Unregister { nodes, only_of, missing_ok } => {
+            unregister(transaction, nodes, only_of.as_deref(), *missing_ok)
         }
         RegistrationChange::Expire { now } => Ok(Ok(expire(transaction, *now)?)),
     }
+}
+
+/// Ends all of them or none.
+fn unregister(
+    transaction: &Transaction<'_>,
+    nodes: &[String],
+    only_of: Option<&[String]>,
+    missing_ok: bool,
+) -> Result<Result<RegistrationEffect, NotChanged>, StoreErrorKind> {
+    const END: &str = "DELETE FROM registrations WHERE node = ?1";
+    let (mut before, mut end) = (transaction.prepare(MASTER)?, transaction.prepare(END)?);
+    let mut effect = RegistrationEffect::default();
+    // The others of these changes stay, so nothing is made before all of it may be.
+    for node in nodes {
+        let master: Option<String> = before.query_row([node], |row| row.get(0)).optional()?;
+        match (master, only_of) {
+            (None, _) if missing_ok => {}
+            (None, _) => return Ok(Err(NotChanged::Unknown(node.clone()))),
+            (Some(master), Some(masters)) if !masters.contains(&master) => {
+                return Ok(Err(NotChanged::OfAnother { node: node.clone(), master }));
+            }
+            (Some(_), _) => effect.unregister(node.clone()),
+        }
+    }
+    for node in effect.masters.keys() {
+        end.execute([node])?;
+    }
+    Ok(Ok(effect))
 }
 
 /// Ends what is over: changes of the clock, a row each.
@@ -243,7 +261,8 @@ mod tests {
 
     fn unregister(node: &str, only_of: Option<&str>) -> RegistrationJob {
         let only_of = only_of.map(|master| vec![master.to_owned()]);
-        (RegistrationChange::Unregister { node: node.to_owned(), only_of }, None)
+        let nodes = vec![node.to_owned()];
+        (RegistrationChange::Unregister { nodes, only_of, missing_ok: false }, None)
     }
 
     #[tokio::test]
@@ -292,12 +311,36 @@ mod tests {
         let counts: Vec<_> =
             done.effects.iter().map(|effect| effect.as_ref().map(|made| made.counts)).collect();
         assert_eq!(counts[0].unwrap().registered, 1);
-        assert_eq!(counts[1], Err(&NotChanged::OfAnother("m1".to_owned())));
-        assert_eq!(counts[2], Err(&NotChanged::Unknown));
+        assert_eq!(
+            counts[1],
+            Err(&NotChanged::OfAnother { node: "n1".to_owned(), master: "m1".to_owned() })
+        );
+        assert_eq!(counts[2], Err(&NotChanged::Unknown("n9".to_owned())));
         assert_eq!(counts[3].unwrap().unchanged, 1);
         assert!(good.row().is_some() && refused.row().is_none(), "only changes are noted");
         let kept = store.registration("n1").await.unwrap();
         assert_eq!(kept, Some(registration("n1", "m1", 1, Some(60))), "since when it is m1's");
+
+        // Many end together or not at all.
+        store
+            .change_registrations(vec![register(&[registration("n2", "m1", 5, None)])])
+            .await
+            .unwrap();
+        for (missing_ok, expected) in
+            [(false, Err(NotChanged::Unknown("n9".to_owned()))), (true, Ok(2))]
+        {
+            let nodes = ["n1", "n9", "n2"].map(str::to_owned).to_vec();
+            let change = RegistrationChange::Unregister { nodes, only_of: None, missing_ok };
+            let done = store.change_registrations(vec![(change, None)]).await.unwrap();
+            let ended = done.effects[0].as_ref().map(|made| made.counts.unregistered);
+            assert_eq!(ended.map_err(Clone::clone), expected);
+            let is_there = store.registration("n1").await.unwrap().is_some();
+            assert_eq!(is_there, expected.is_err());
+        }
+        store
+            .change_registrations(vec![register(&[registration("n1", "m1", 5, None)])])
+            .await
+            .unwrap();
 
         // Where the row can't be written, neither is the change.
         store.with(|connection| Ok(connection.execute_batch("DROP TABLE audit")?)).await.unwrap();

@@ -1,11 +1,12 @@
 //! Overrides of servers in the store, and which have ended lately.
 
 use jiff::Timestamp;
+use mapsmith_core::events::Happening;
 use mapsmith_core::overrides::{OrderedState, Released, ServerOrder, ServerOverride};
 use mapsmith_core::{Note, Overrides};
 use rusqlite::{Connection, Transaction, params};
 
-use super::{StoreErrorKind, audit, time};
+use super::{StoreErrorKind, audit, events, time};
 use crate::store::AuditRequest;
 
 /// Adds them to what else is ordered.
@@ -115,6 +116,7 @@ pub(super) fn expire(
         changed += reset(transaction, backend, server, now)?;
         let target = format!("backends/{backend}/servers/{server}");
         audit::insert(transaction, &AuditRequest::of_the_clock(now, target))?;
+        events::insert(transaction, &Happening::of_end(now, &format!("{backend}/{server}")))?;
     }
     let kept = mapsmith_core::overrides::RELEASED_KEPT;
     let forgotten = now.saturating_sub(kept).unwrap_or(Timestamp::MIN).as_millisecond();
@@ -150,7 +152,7 @@ mod tests {
     use mapsmith_core::OverrideChange;
 
     use super::*;
-    use crate::store::{AuditFilter, SqliteStore, Store};
+    use crate::store::{AuditFilter, OverrideService, SqliteStore, Store};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -169,6 +171,22 @@ mod tests {
 
     fn released(overrides: &Overrides) -> Vec<(String, Released)> {
         overrides.released().map(|(_, server, released)| (server.to_owned(), *released)).collect()
+    }
+
+    #[tokio::test]
+    async fn an_order_of_a_server_that_ends_while_nothing_runs_has_an_event_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mapsmith.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let drain = ordered(Some(OrderedState::Drain), None);
+        store.change(OverrideChange::SetServer(drain), None).await.unwrap();
+        drop(store);
+        let store = SqliteStore::open(&path).await.unwrap();
+        OverrideService::open(store.clone()).await.unwrap();
+        let events = store.events(0, 9, false).await.unwrap().events;
+        let told = events.into_iter().map(|it| (it.happening.subject, it.happening.state.unwrap()));
+        let web = |state: &str| ("web/a".to_owned(), state.to_owned());
+        assert_eq!(told.collect::<Vec<_>>(), [web("set"), web("ended")]);
     }
 
     #[tokio::test]
@@ -191,6 +209,9 @@ mod tests {
         assert_eq!((after.servers().len(), released(&after)), (0, a(at(30), Some(7))));
         let rows = store.audit(AuditFilter { limit: 9, ..AuditFilter::default() }).await.unwrap();
         assert_eq!(rows[0].target, "backends/web/servers/a");
+        let told = store.last_events().await.unwrap().pop().unwrap();
+        let told = (told.subject.as_str(), told.state.as_deref(), told.at);
+        assert_eq!(told, ("web/a", Some("ended"), at(30)), "whoever follows is told of the end");
         // A start long after: nobody was there to bring it back.
         let late = at(1_000_000);
         let begin = OverrideChange::Begin { now: late };

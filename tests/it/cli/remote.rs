@@ -279,8 +279,8 @@ fn a_reload_that_is_held_says_what_to_look_at_and_approving_ends_it() {
     ");
     assert_text!(
         complaint(&mapsmith.cli(&["approve", "0123456789abcdef"]), 1).replace(&id, "[ID]"),
-        @"mapsmith: the change 0123456789abcdef is not the one held back, [ID] is; review it \
-            before you approve it (409 Conflict)"
+        @"mapsmith: the change 0123456789abcdef is not the one held back, [ID] is; review that \
+            one first (409 Conflict)"
     );
     let shown = text(&mapsmith.cli(&["approve"]), 4);
     assert!(

@@ -170,7 +170,12 @@ fn whoever_resumes_over_a_crash_and_an_end_gets_each_event_once() {
     let revisions = kept.iter().filter(|event| event["kind"] == "revision");
     let revisions: Vec<_> = revisions.map(|event| event["subject"].clone()).collect();
     let first = if revisions[0] == "0" { 0 } else { 1 };
-    let expected: Vec<_> = (first..=in_force).map(|number| json!(number.to_string())).collect();
+    // A number that was lost with the crash no map ever had.
+    let had = scene.get("/v1/revisions?limit=1000")["items"].clone();
+    let had = had.as_array().expect("items").iter().rev();
+    let had = had.filter_map(|revision| revision["number"].as_u64()).filter(|it| *it >= first);
+    let expected: Vec<_> = had.map(|number| json!(number.to_string())).collect();
+    assert!(expected.len() > 3, "{expected:?}");
     assert_eq!(revisions, expected, "each once");
 
     let (code, text) = printed(&scene.mapsmith.cli(&["events", "--after", "0", "--limit", "999"]));

@@ -71,6 +71,14 @@ fn every_revision_is_kept_with_its_reason_and_its_map_can_be_had_after_a_restart
     assert_eq!(rest["items"], json!([{"node": "d", "from": null, "to": "m1"}]));
     let back = scene.get("/v1/revisions/1/diff?from=3");
     assert_eq!(back["items"][1], json!({"node": "b", "from": "m9", "to": "m1"}));
+    // Nothing is kept of before Mapsmith; the map that it found is.
+    let found = scene.refused("GET", "/v1/revisions/0/diff", "", 410);
+    let detail = found["detail"].as_str().unwrap_or_default();
+    assert!(detail.starts_with("of the map before revision 0 nothing is kept"), "{found:#}");
+    let ahead = scene.refused("GET", "/v1/map?since=999", "", 410);
+    let detail = ahead["detail"].as_str().unwrap_or_default();
+    let words = "there is no revision 999 yet, the map in force is 3";
+    assert!(detail.starts_with(words) && ahead["oldest"] == 0, "{ahead:#}");
 
     let (code, shown) = printed(&scene.mapsmith.cli(&["history", "--limit", "1"]));
     assert_eq!(code, 0);

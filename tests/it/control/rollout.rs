@@ -13,6 +13,8 @@ use crate::support::scene::{
     nodes, oldest_and_newest, printed, reload, source_settings,
 };
 
+const PIN: &str = "{\"master\": \"m2\"}";
+
 /// Two gateways of one map file.
 struct Edges {
     edge1: Gateway,
@@ -172,6 +174,20 @@ fn a_canary_is_in_its_instance_alone_over_restarts_until_it_is_aborted() {
     let aborted = edges.rollout();
     assert_eq!((&aborted["state"], &aborted["can"]), (&json!("aborted"), &json!([])));
     assert_eq!(aborted["aborted"]["reason"], "errors");
+    // Its number was no map's that was in force, and the next one comes after it.
+    let pinned = edges.mapsmith.ask("PUT", "/v1/overrides/n000?wait=60s&force=true", &[], PIN);
+    assert_eq!(pinned.status, 200, "{}", pinned.body);
+    let in_force = edges.get("/v1/status")["revision"].to_string();
+    let told = edges.mapsmith.wait_for("the map in force is told of", BOUND, |mapsmith| {
+        let page = mapsmith.get("/v1/activity?after=0&topics=revision&limit=1000").1;
+        let told = page["items"].as_array()?.iter().map(|it| it["subject"].as_str());
+        let told = told.collect::<Option<Vec<_>>>()?.join(" ");
+        told.ends_with(&in_force).then_some(told)
+    });
+    for number in told.split(' ') {
+        edges.get(&format!("/v1/revisions/{number}"));
+    }
+    edges.mapsmith.ask("DELETE", "/v1/overrides/n000?wait=60s", &[], "");
     let late = edges.ask("/v1/rollouts/r3/promote", 1, &json!({}));
     assert_eq!(late.status, 409, "{}", late.body);
     let events = edges.get("/v1/activity?limit=100").to_string();

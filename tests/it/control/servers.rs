@@ -158,6 +158,10 @@ fn an_order_ends_by_itself_also_where_mapsmith_does_not_run_then() {
     scene.mapsmith.restart();
     scene.is("m1", 0);
     assert_eq!(scene.server("m1")["override"], Value::Null);
+    // Whoever follows is told of both ends.
+    let told = scene.mapsmith.get("/v1/activity?after=0&topics=override").1["items"].clone();
+    let states: Vec<_> = told.as_array().expect("items").iter().map(|it| &it["state"]).collect();
+    assert_eq!(states, ["set", "ended", "set", "ended"], "{told:#}");
 }
 
 #[test]

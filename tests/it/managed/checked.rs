@@ -60,12 +60,23 @@ fn check_finds_a_port_that_another_program_has_and_none_of_haproxys_own() {
             let settings = ground.settings("one", more);
             settings.replace("[haproxy]\n", &format!("[haproxy]\n{hold}"))
         };
-        let mapsmith = Mapsmith::config(&settings("")).start();
+        let stored = settings("[store]\npath = \"mapsmith.db\"\n");
+        let mapsmith = Mapsmith::config(&stored).start();
         mapsmith.wait_for("HAProxy answers", PATIENCE, |_| (ground.word()? == "one").then_some(()));
         let (code, text) = checked(&settings(""));
         assert!(code == 0 && !text.contains("haproxy ports"), "{code}: {text}");
         let (code, text) = printed(&mapsmith.cli(&["explain", "alpha"]));
         assert!(code == 1 && text.starts_with("there is no node map: "), "{code}: {text}");
+        // What would come into force nowhere is not taken for an order.
+        for (method, path, body) in [
+            ("PUT", "/v1/overrides/alpha?force=true", "{\"master\": \"m1\"}"),
+            ("PUT", "/v1/overrides/alpha?dry_run=true", "{\"absent\": true}"),
+            ("POST", "/v1/masters/m1/drain?force=true", ""),
+        ] {
+            let answer = mapsmith.ask(method, path, &[], body);
+            let is_told = answer.body.contains("there is no node map");
+            assert!(answer.status == 404 && is_told, "{method} {path}: {}", answer.body);
+        }
         let address = other.local_addr().expect("an address");
         let more = format!(
             "[[frontend]]\nname = \"more\"\nbind = [\"{address}\"]\n\

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::token::COMPAT;
 use super::{Grant, Role};
 
 /// How somebody was recognized.
@@ -77,7 +78,7 @@ impl Identity {
 
     /// A client of another API that is asked at a listener of its own, of this name.
     pub fn compat(listener: &str, role: Role) -> Self {
-        let name = format!("compat.{listener}");
+        let name = format!("{COMPAT}{listener}");
         Self { name, role, ..Self::admin(IdentityKind::Compat) }
     }
 

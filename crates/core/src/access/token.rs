@@ -22,6 +22,8 @@ pub const LONGEST_NAME: usize = 64;
 /// Names of those who have no token of the store: that of `api.token_file`, whoever asks without
 /// one, what ends by itself.
 const RESERVED: [&str; 3] = ["file", "local", "clock"];
+/// What the names of other APIs' clients begin with.
+pub(super) const COMPAT: &str = "compat.";
 
 /// A token's text, `ms_ID_SECRET`, taken apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +120,7 @@ impl std::fmt::Debug for StoredToken {
 pub fn check_name(name: &str) -> Result<(), String> {
     let fits = (1..=LONGEST_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte));
-    if RESERVED.contains(&name) {
+    if RESERVED.contains(&name) || name.starts_with(COMPAT) {
         return Err(format!("{name:?} is what Mapsmith itself calls somebody; take another name"));
     }
     if fits {
@@ -192,6 +194,16 @@ mod tests {
             if let Some(parts) = TokenText::parse(&text) {
                 prop_assert_eq!(TokenText::join(parts.id, parts.secret), text);
             }
+        }
+    }
+
+    #[test]
+    fn a_token_has_no_name_that_mapsmith_calls_somebody_by() {
+        for taken in ["file", "local", "clock", "compat.aqueduct"] {
+            assert!(check_name(taken).unwrap_err().contains("take another name"), "{taken}");
+        }
+        for name in ["files", "compat", "compat-ci"] {
+            assert_eq!(check_name(name), Ok(()));
         }
     }
 

@@ -76,6 +76,11 @@ pub(super) fn of_the_map(status: &Status, now: Timestamp, items: &mut Vec<Item>)
     ] {
         items.extend(masters.iter().map(|(master, count)| {
             let text = format!("{} would go to {master}, {what}", nodes(*count));
+            // A drain leaves pinned nodes where they are.
+            if let Some(first) = status.pinned.get(master).and_then(|pinned| pinned.first()) {
+                let item = Item::new(severity, kind, master, text);
+                return item.with(unpin(first, status.pinned[master].len() < *count));
+            }
             let help = "Add the server to HAProxy, or drain the master";
             let command = format!("mapsmith drain {}", shell_word(master));
             let call = format!("POST /v1/masters/{}/drain", path_segment(master));
@@ -98,6 +103,16 @@ pub(super) fn of_the_map(status: &Status, now: Timestamp, items: &mut Vec<Item>)
         let text = format!("HAProxy's map refuses {}{first}", nodes(*count));
         items.push(Item::new(Severity::Look, Kind::Rejected, "map", text));
     }
+}
+
+/// What is to be done of a master that points nowhere, where this node is pinned to it.
+fn unpin(node: &str, are_others: bool) -> Action {
+    let help = match are_others {
+        true => "Add the server to HAProxy, or unpin the nodes and drain the master for the others",
+        false => "Add the server to HAProxy, or unpin the nodes",
+    };
+    let call = format!("DELETE /v1/overrides/{node}");
+    Action::command(help, &format!("mapsmith unpin {node}")).with_call(&call, Role::Operator)
 }
 
 fn of_the_map_file(status: &Status, now: Timestamp, items: &mut Vec<Item>) {

@@ -263,6 +263,8 @@ pub struct Status {
     pub started_at: Timestamp,
     /// Sources that have not answered since the start.
     pub waiting_for: Vec<String>,
+    /// Whether the map was decided on with an answer of every source since the start.
+    pub map_decided: bool,
     /// The Mapsmith that writes the map file instead of this one.
     pub read_only: Option<String>,
     pub held: Vec<HeldChange>,
@@ -276,6 +278,8 @@ pub struct Status {
     pub flapping: KeptNodes,
     pub conflicts: KeptNodes,
     pub dangling: Dangling,
+    /// Of its masters those that nodes are pinned to, with these nodes.
+    pub pinned: BTreeMap<String, Vec<String>>,
     /// How many entries HAProxy refuses, and the first of them.
     pub refused_rows: (usize, Option<String>),
     pub map_file: Option<MapFileStatus>,

@@ -123,6 +123,27 @@ fn nothing_needs_anybody_where_all_is_well() {
 }
 
 #[test]
+fn where_a_node_is_pinned_to_a_master_that_is_not_there_a_drain_is_no_remedy() {
+    let entries = [("n1", "m7"), ("n2", "m7")].into_iter().collect();
+    let dangling = Dangling::new(&entries, &[std::sync::Arc::new(Targets::default())]);
+    let command = |pinned: &[&str]| {
+        let nodes: Vec<_> = pinned.iter().map(|&node| node.to_owned()).collect();
+        let pinned = nodes.iter().map(|_| ("m7".to_owned(), nodes.clone())).collect();
+        let status = Status { dangling: dangling.clone(), pinned, ..Status::default() };
+        let found = attention(&status, now()).items.remove(0);
+        let action = found.actions.into_iter().next().expect("a remedy");
+        (action.text, action.command.expect("a command"), action.call.expect("a call"))
+    };
+    let (_, drain, _) = command(&[]);
+    assert_eq!(drain, "mapsmith drain m7");
+    let (text, unpin, call) = command(&["n1"]);
+    assert!(text.ends_with("unpin the nodes and drain the master for the others"), "{text}");
+    assert_eq!((&*unpin, &*call), ("mapsmith unpin n1", "DELETE /v1/overrides/n1"));
+    let (text, unpin, _) = command(&["n1", "n2"]);
+    assert!(text.ends_with("or unpin the nodes") && unpin == "mapsmith unpin n1", "{text}");
+}
+
+#[test]
 fn the_worst_comes_first_and_each_says_what_to_do() {
     let unreachable = InstanceState::Unreachable { since: ago(180), error: "refused".to_owned() };
     let kept = KeptNode { node: "n1".to_owned(), master: "m1".to_owned(), said: "m2".to_owned() };

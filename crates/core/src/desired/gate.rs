@@ -7,11 +7,9 @@ use crate::revision::{ChangeCounts, HeldChange};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApprovalError {
-    #[error("nothing is held back, so there is nothing to approve")]
+    #[error("nothing is held back, so there is nothing to approve or reject")]
     NothingHeld,
-    #[error(
-        "the change {asked} is not the one held back, {held} is; review it before you approve it"
-    )]
+    #[error("the change {asked} is not the one held back, {held} is; review that one first")]
     Another { asked: String, held: String },
     /// A rollback holds the sources back.
     #[error(transparent)]
@@ -200,6 +198,9 @@ mod tests {
     fn an_approval_lets_exactly_the_change_through_that_was_held_and_only_once() {
         let mut gate = Gate::default();
         assert_eq!(gate.approve("a"), Err(ApprovalError::NothingHeld));
+        // It is what a rejection is answered, too.
+        let words = "nothing is held back, so there is nothing to approve or reject";
+        assert_eq!(ApprovalError::NothingHeld.to_string(), words);
         submit(&mut gate, "a", Err("too much"));
         let another = ApprovalError::Another { asked: "b".to_owned(), held: "a".to_owned() };
         assert_eq!(gate.approve("b"), Err(another));

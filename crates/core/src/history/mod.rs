@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Note;
-use crate::revision::ChangeCounts;
+use crate::revision::{ChangeCounts, RevisionSummary};
 
 mod chain;
 mod delta;
@@ -71,6 +71,13 @@ pub struct RevisionRecord {
     /// known.
     #[serde(skip)]
     pub base: Option<u64>,
+}
+
+impl From<RevisionRecord> for RevisionSummary {
+    fn from(record: RevisionRecord) -> Self {
+        let RevisionRecord { number, at, sources, entries, counts, .. } = record;
+        Self { number, at, sources, entries, counts }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::{KeptNode, KeptNodes, NAMED_NODES};
-use mapsmith_core::{EntryMap, HeldChange};
+use mapsmith_core::{EntryMap, HeldChange, Overrides};
 
 use super::compose::Said;
 use super::{Evaluation, MapDecider, between, id_of};
@@ -82,13 +82,7 @@ impl MapDecider {
         let change =
             Change { in_force: before.as_ref().map(|map| map.len()), base, candidate, diff };
         let (whole, passing) = self.propose(&change, Part::WHOLE, round.now);
-        let limits = self.within_limits(&whole, &change, Part::WHOLE).map_err(|reason| {
-            // Who approves it is told all that comes with it.
-            match self.points_nowhere(&change.candidate, &round.overrides) {
-                Some(more) => format!("{reason}; {more}"),
-                None => reason,
-            }
-        });
+        let limits = self.limits_of(&whole, &change, &round.overrides);
         let part = match &limits {
             Err(_) if on_hold.is_none() => self.passing_part(&change, &whole, round),
             _ => None,
@@ -138,6 +132,40 @@ impl MapDecider {
             passing: Some(passing),
             gone: Arc::default(),
             order: None,
+        })
+    }
+
+    /// Why the guard would hold this answer of the sources, if it would. Nothing is noted of it.
+    pub(super) fn judge(
+        &self,
+        candidate: Arc<EntryMap>,
+        over: &Overrides,
+        now: Duration,
+    ) -> Option<String> {
+        let accepted = self.gate.accepted().cloned();
+        let before = accepted.clone().or_else(|| self.entries_in_force());
+        let base = before.clone().unwrap_or_default();
+        let mut diff = between(&base, &candidate);
+        let kept = diff
+            .keep(|at| candidate.is_disputed(at) || self.flapping.keeps(candidate.key(at), now));
+        if diff.is_empty() && accepted.is_some() {
+            return None;
+        }
+        let candidate = Diff::settle(&kept, &base, &candidate);
+        let change =
+            Change { in_force: before.as_ref().map(|map| map.len()), base, candidate, diff };
+        let (whole, _) = self.propose(&change, Part::WHOLE, now);
+        self.limits_of(&whole, &change, over).err()
+    }
+
+    /// Whether the guard lets a change through as a whole. Who approves it is told all that comes
+    /// with it.
+    fn limits_of(&self, whole: &Proposal, change: &Change, over: &Overrides) -> Result<(), String> {
+        self.within_limits(whole, change, Part::WHOLE).map_err(|reason| {
+            match self.points_nowhere(&change.candidate, over) {
+                Some(more) => format!("{reason}; {more}"),
+                None => reason,
+            }
         })
     }
 

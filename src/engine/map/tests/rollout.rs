@@ -182,7 +182,7 @@ async fn one_whose_instance_is_behind_stays_until_somebody_decides() {
     held.bake(&["e1"]).await;
     let rollout = held.rollout().unwrap();
     assert_eq!((rollout.state, held.number()), (State::Paused, 2));
-    assert!(rollout.why.unwrap().contains("e1 does not hold the canary"));
+    assert!(rollout.why.unwrap().contains("e1 did not hold the canary"));
     held.bake(&[]).await;
     assert_eq!(held.rollout().unwrap().state, State::Paused, "it has been seen to fail");
     held.verdict(true).await.unwrap();

@@ -138,7 +138,7 @@ impl BackendList {
 
     /// What a held change of its list is of.
     pub(super) fn subject(&self) -> String {
-        format!("backend {}", self.settings.name)
+        format!("{}{}", HeldChange::BACKEND, self.settings.name)
     }
 
     /// The change that is held back.

@@ -367,7 +367,10 @@ impl Rollout {
                 self.enter(State::Stuck, Some("it can't be put in force".to_owned()), now)
             }
             (State::Waiting | State::Baking | State::Paused, _) => {
-                self.observe_canary(self.lacking(instances), now)
+                match self.observe_canary(self.lacking(instances), now) {
+                    Observation::Unchanged => self.note_gone(instances, now),
+                    changed => changed,
+                }
             }
             _ => Observation::Unchanged,
         }
@@ -387,8 +390,7 @@ impl Rollout {
 
     fn observe_canary(&mut self, lacks: Option<String>, now: Timestamp) -> Observation {
         if self.state == State::Paused {
-            let is_late = now >= self.deadline;
-            return match is_late {
+            return match now >= self.deadline {
                 true => self.enter(State::Stuck, self.why.clone(), now),
                 false => Observation::Unchanged,
             };
@@ -415,18 +417,32 @@ impl Rollout {
             self.behind = Some(now);
         }
         match now.duration_since(since) >= patience {
-            true => self.enter(State::Paused, Some(lacks), now),
+            // Once it stays it may hold the canary again.
+            true => self.enter(State::Paused, Some(format!("at {now:.0} {lacks}")), now),
             false => Observation::Unchanged,
         }
     }
 
-    /// Which of its instances lack the canary, and why; none where none does.
+    /// Says of one that stays which of its instances the settings do not have any more.
+    fn note_gone(&mut self, instances: &[InstanceView], now: Timestamp) -> Observation {
+        let is_gone = |name: &&String| instances.iter().all(|it| it.name != **name);
+        let gone = self.instances.iter().filter(is_gone).map(|name| has_no_instance(name));
+        let gone = gone.collect::<Vec<_>>().join("; ");
+        let is_said = self.why.as_ref().is_some_and(|why| why.contains(&gone));
+        if self.state != State::Paused || gone.is_empty() || is_said {
+            return Observation::Unchanged;
+        }
+        let why = self.why.take().map_or(String::new(), |why| format!("{why}; "));
+        self.enter(State::Paused, Some(format!("{why}{gone}")), now)
+    }
+
+    /// Which of its instances lacked the canary, and why; none where none does.
     fn lacking(&self, instances: &[InstanceView]) -> Option<String> {
         let lacks = self.instances.iter().filter_map(|name| {
             match instances.iter().find(|it| it.name == *name).map(|it| &it.state) {
-                None => Some(format!("the settings have no instance {name}")),
+                None => Some(has_no_instance(name)),
                 Some(InstanceState::InSync { revision }) if *revision == self.revision => None,
-                Some(state) => Some(format!("{name} does not hold the canary: {state}")),
+                Some(state) => Some(format!("{name} did not hold the canary: {state}")),
             }
         });
         let lacks: Vec<_> = lacks.collect();
@@ -486,6 +502,10 @@ impl fmt::Display for Rollout {
         }?;
         self.why.as_ref().map_or(Ok(()), |why| write!(out, ": {why}"))
     }
+}
+
+fn has_no_instance(name: &str) -> String {
+    format!("the settings have no instance {name}")
 }
 
 fn later(now: Timestamp, by: SignedDuration) -> Timestamp {

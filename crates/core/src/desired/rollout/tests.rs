@@ -65,13 +65,26 @@ fn one_that_is_behind_for_a_while_or_at_the_end_is_a_matter_for_a_person() {
     assert_eq!(rollout.state, State::Baking, "nothing is promoted of which nothing is seen");
     watched(&mut rollout, 129..131, [Some(5), Some(5)]);
     assert_eq!(rollout.state, State::Paused);
-    assert!(rollout.why.as_ref().unwrap().contains("e1 does not hold the canary"));
+    let why = format!("at {:.0} e1 did not hold the canary: in sync with revision 5", at(129));
+    assert_eq!(rollout.why.as_ref(), Some(&why), "by now it may hold it again");
     watched(&mut rollout, 131..699, [Some(6), Some(5)]);
     assert_eq!((rollout.state, rollout.needs_a_person()), (State::Paused, true));
     watched(&mut rollout, 699..702, [Some(6), Some(5)]);
     assert_eq!((rollout.state, rollout.is_canary()), (State::Stuck, true), "it stays all the same");
     assert!(rollout.promote(Note::default(), at(702)).is_ok());
     assert_eq!(rollout.abort(Note::default(), None, at(702)).unwrap().state, State::Aborted);
+}
+
+#[test]
+fn one_that_stays_says_so_when_the_settings_lose_its_instance() {
+    let mut rollout = begun(Then::Auto);
+    watched(&mut rollout, 0..40, [Some(5), Some(5)]);
+    assert_eq!(rollout.state, State::Paused);
+    let left = &fleet(&[Some(6), Some(5)])[1..];
+    assert_eq!(rollout.observe(left, at(50)), Observation::Changed);
+    let why = rollout.why.clone().unwrap();
+    assert!(why.ends_with("; the settings have no instance e1"), "{why}");
+    assert_eq!(rollout.observe(left, at(51)), Observation::Unchanged);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Which events there are to tell, of what is known now and of the last event of each thing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,8 +14,6 @@ use crate::status::{DriftKind, InstanceState, InstanceStatus, SourceStatus};
 
 /// How long an instance may be behind before that is an event: each change makes it so.
 const BEHIND: SignedDuration = SignedDuration::from_secs(5);
-/// The most revisions that are told of after nobody could for a while.
-const MOST_MISSED: u64 = 100;
 /// The subject of events about the map file, and of HAProxy's reloads and configuration.
 const MAP_FILE: &str = "map file";
 const HAPROXY: &str = "haproxy";
@@ -29,7 +27,8 @@ pub struct Observed<'a> {
     pub status: &'a Status,
     /// The revision in force; none before the first.
     pub revision: Option<u64>,
-    /// The revisions after the one of the last event, as far as they are known.
+    /// The revisions after the one of the last event, as far as they are known. A number between
+    /// that is none of them was a canary's, or was lost with a crash: no map ever had it.
     pub revisions: &'a [RevisionSummary],
     /// The worst of what needs a person, if that is to be told now, and in which words.
     pub attention: Option<(Option<Key>, String)>,
@@ -41,6 +40,8 @@ pub struct Observer {
     states: BTreeMap<(EventKind, String), Last>,
     /// How often what was corrected, of what began with this process.
     drift: BTreeMap<(String, DriftKind), u64>,
+    /// Whose changes this process has seen held.
+    held: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Observer {
         let instances = status.instances.iter().filter_map(|it| of_instance(it, now));
         let sources = status.sources.iter().filter_map(|it| of_source(it, now));
         let config = status.haproxy.as_ref().and_then(|it| of_config(&it.state, now));
-        let states = self.of_held(&status.held, now).into_iter();
+        let states = self.of_held(status, now).into_iter();
         let states = states.chain(self.of_hold(status, now));
         let states = states.chain(status.rollout.as_ref().map(|it| of_rollout(it, now)));
         let states = states.chain(instances).chain(sources).chain(config);
@@ -109,6 +110,7 @@ impl Observer {
     pub fn told(&mut self, news: &[Happening], observed: &Observed<'_>) {
         news.iter().for_each(|happening| self.note(happening));
         self.drift = drift_of(observed.status).collect();
+        self.held.extend(observed.status.held.iter().map(|held| held.of.clone()));
     }
 
     fn of_revisions(&self, observed: &Observed<'_>, now: Timestamp) -> Vec<Happening> {
@@ -118,32 +120,24 @@ impl Observer {
         };
         let mut last = self.revision();
         let mut events = Vec::new();
-        // One that came into force while nobody could tell.
-        let missed = |last: Option<u64>, next: u64| {
-            let first = last.map_or(next, |last| last.saturating_add(1));
-            let is_few = next.saturating_sub(first) <= MOST_MISSED;
-            (if is_few { first } else { next })..next
-        };
-        let text = |number: u64| format!("revision {number} came into force");
         for revision in observed.revisions {
             let RevisionSummary { number, at, sources, counts, .. } = revision;
             if Some(*number) <= last {
                 continue;
             }
-            events.extend(missed(last, *number).map(|number| event(now, number, text(number))));
             let text = format!("revision {number} by {}: {counts}", sources.join(", "));
             events.push(Happening { counts: Some(*counts), ..event(*at, *number, text) });
             last = Some(*number);
         }
         if let Some(number) = observed.revision.filter(|number| Some(*number) != last) {
-            let before = missed(last, number).map(|number| event(now, number, text(number)));
-            events.extend(before);
-            events.push(event(now, number, text(number)));
+            // Nobody knows any more what it changed.
+            events.push(event(now, number, format!("revision {number} came into force")));
         }
         events
     }
 
-    fn of_held(&self, held: &[HeldChange], now: Timestamp) -> Vec<Happening> {
+    fn of_held(&self, status: &Status, now: Timestamp) -> Vec<Happening> {
+        let held = &status.held;
         let event =
             |of: &str, id: &str, text| Happening::new(now, EventKind::Held, of, text).in_state(id);
         let mut events: Vec<_> = held
@@ -158,6 +152,8 @@ impl Observer {
             .iter()
             .filter(|((kind, _), last)| *kind == EventKind::Held && last.state != NOT_HELD);
         let over = before.filter(|((_, of), _)| held.iter().all(|held| held.of != *of));
+        // What was held at the end of the process before is so again once all is known.
+        let over = over.filter(|((_, of), _)| self.held.contains(of) || is_judged(status, of));
         events.extend(over.map(|((_, of), _)| {
             event(of, NOT_HELD, format!("no change of {of} is held any more"))
         }));
@@ -176,7 +172,10 @@ impl Observer {
                 let text =
                     format!("the rollback to revision {} holds the sources back{until}", hold.of);
                 let note = hold.note.clone();
-                Some(event(&hold.since.to_string(), text).asked(note.by, note.reason, None))
+                // As the store keeps it, so that a restart does not take it for another one.
+                let since = Timestamp::from_millisecond(hold.since.as_millisecond());
+                let since = since.unwrap_or(hold.since).to_string();
+                Some(event(&since, text).asked(note.by, note.reason, None))
             }
             Some((hold, Some(_))) => {
                 let text = format!(
@@ -218,6 +217,28 @@ impl Observer {
         let state = reload.outcome.label();
         let text = format!("HAProxy was reloaded ({}): {state}", reload.reason);
         Some(Happening::new(reload.at, EventKind::Reload, HAPROXY, text).in_state(state))
+    }
+}
+
+/// Whether what the sources say of it was judged since the start.
+fn is_judged(status: &Status, of: &str) -> bool {
+    let Some(name) = of.strip_prefix(HeldChange::BACKEND) else {
+        return match &status.services {
+            Some(services) if of == HeldChange::SERVICES => {
+                services.source.answered_at.is_some() && services.stored_since.is_none()
+            }
+            _ => of == HeldChange::SERVICES || status.map_decided,
+        };
+    };
+    match status.backends.iter().find(|backend| backend.name == name) {
+        Some(backend) => {
+            backend.servers.is_some()
+                && backend.waiting_for.is_none()
+                && backend.stored_since.is_none()
+                && backend.change_due.is_none()
+        }
+        // It is declared no more, once it is known which are.
+        None => status.map_decided || !status.backends.is_empty(),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::desired::hold::{EndReason, Hold, HoldEnd};
 use crate::desired::rollout::{CanaryInstances, Subject, Terms, Then};
 use crate::revision::ChangeCounts;
 use crate::snapshot::SourceState;
+use crate::status::BackendStatus;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -56,6 +57,7 @@ impl Moment {
         let status = Status {
             sources: vec![source("puppetdb", fails.then_some("503"))],
             held: held_id.map(held).into_iter().collect(),
+            map_decided: true,
             ..Status::default()
         };
         Self { status, revisions: (1..=last).map(revision).collect() }
@@ -104,11 +106,88 @@ fn a_revision_that_nobody_has_told_of_is_told_after_a_restart() {
         Happening::new(at(0), EventKind::Revision, "4", String::new()).in_state("4")
     ]);
     let after = Moment::new(0, false, None);
-    let observed = Observed { revision: Some(6), ..after.observed() };
+    let kept = [revision(5), revision(6)];
+    let observed = Observed { revision: Some(6), revisions: &kept, ..after.observed() };
     let news = observer.news(&observed, at(1));
     assert_eq!(words(&news)[..2], ["revision 5 5", "revision 6 6"]);
     let same = Observed { revision: Some(4), ..after.observed() };
     assert_eq!(words(&observer.news(&same, at(1))), ["source puppetdb ok"]);
+}
+
+#[test]
+fn a_number_that_no_map_in_force_ever_had_is_no_event() {
+    let observer = Observer::new([
+        Happening::new(at(0), EventKind::Revision, "4", String::new()).in_state("4")
+    ]);
+    let after = Moment::new(0, false, None);
+    // 5 was the canary of a rollback that was aborted.
+    let known = [revision(6)];
+    let observed = Observed { revision: Some(6), revisions: &known, ..after.observed() };
+    let unknown = Observed { revision: Some(6), ..after.observed() };
+    for observed in [observed, unknown] {
+        let news = observer.news(&observed, at(1));
+        assert_eq!(words(&news), ["revision 6 6", "source puppetdb ok"]);
+    }
+}
+
+#[test]
+fn a_change_that_is_held_over_a_restart_is_told_once() {
+    let before = Moment::new(0, false, Some("ab"));
+    let told = Observer::default().news(&before.observed(), at(0));
+    assert_eq!(words(&told), ["held map ab", "source puppetdb ok"]);
+    let mut observer = Observer::new(told);
+    // The sources are asked still, or have answered and nothing was decided.
+    let mut starting = Moment::new(0, false, None);
+    starting.status.map_decided = false;
+    for moment in [&starting, &before] {
+        let news = observer.news(&moment.observed(), at(1));
+        assert_eq!(words(&news), Vec::<String>::new());
+        observer.told(&news, &moment.observed());
+    }
+    // Seen held, it is known to be so no more, whatever else is not known.
+    assert_eq!(words(&observer.news(&starting.observed(), at(2))), ["held map none"]);
+    let observer = Observer::new(Observer::default().news(&before.observed(), at(0)));
+    let gone = Moment::new(0, false, None);
+    assert_eq!(words(&observer.news(&gone.observed(), at(1))), ["held map none"], "it ended");
+}
+
+#[test]
+fn a_held_list_of_servers_is_over_once_the_list_is_known() {
+    let of = format!("{}web", HeldChange::BACKEND);
+    let event = Happening::new(at(0), EventKind::Held, &of, String::new()).in_state("ab");
+    let observer = Observer::new([event]);
+    let news = |waiting_for: Option<&str>, stored_since: Option<Timestamp>| {
+        let backend = serde_json::json!({
+            "name": "web", "from": "source consul", "servers": [], "waiting_for": waiting_for,
+            "stored_since": stored_since, "rejected": [], "stale": [], "held": null,
+            "change_due": null, "leaving": [],
+        });
+        let backend: BackendStatus = serde_json::from_value(backend).unwrap();
+        let mut moment = Moment::new(0, false, None);
+        moment.status.sources.clear();
+        moment.status.backends = vec![backend];
+        words(&observer.news(&moment.observed(), at(1)))
+    };
+    assert_eq!(news(Some("consul"), Some(at(0))), Vec::<String>::new());
+    assert_eq!(news(None, None), ["held backend web none"]);
+}
+
+#[test]
+fn a_hold_is_told_once_though_the_store_keeps_its_beginning_less_exactly() {
+    let exactly = at(2).checked_add(SignedDuration::from_nanos(884_574_571)).unwrap();
+    let stored = Timestamp::from_millisecond(exactly.as_millisecond()).unwrap();
+    let news = |observer: &Observer, since| {
+        let note = Note::default();
+        let hold = Hold { of: 3, revision: Some(6), since, until: None, note, ended: None };
+        let hold = Some(HoldStatus { hold, waiting: ChangeCounts::default() });
+        let status = Status { hold, ..Status::default() };
+        let observed =
+            Observed { status: &status, revision: None, revisions: &[], attention: None };
+        observer.news(&observed, at(9))
+    };
+    let told = news(&Observer::default(), exactly);
+    assert_eq!(told.len(), 1);
+    assert_eq!(news(&Observer::new(told), stored), []);
 }
 
 #[test]
