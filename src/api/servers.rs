@@ -1,30 +1,28 @@
 //! Servers of backends: how they stand, and what an operator orders of one.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use mapsmith_core::desired::taking_out::{Seen, why_not};
 use mapsmith_core::objects::{ObjectKey, ObjectKind};
-use mapsmith_core::overrides::{MOST_SERVERS, OrderedState, ServerEdit, ServerOverride};
-use mapsmith_core::plan::servers::homes;
-use mapsmith_core::server::{ObservedBackend, ObservedServer};
+use mapsmith_core::overrides::{ServerEdit, ServerOverride};
 use mapsmith_core::status::BackendStatus;
-use mapsmith_core::{DesiredBackend, Note, ObservedServers, OverrideChange, Overrides};
+use mapsmith_core::{Note, ObservedServers, OverrideChange, Overrides};
 use tokio::time::{Instant, timeout};
 
+use self::scene::Scene;
 use super::commands::describe;
 use super::declared::Secrets;
 use super::similar::similar;
 use super::types::{
     BackendReport, BackendSummary, BackendsReport, ReloadOutcome, ServerChangeReport,
-    ServerInstance, ServerReport,
 };
 use super::{Api, Error, Precondition};
 use crate::instance::InstanceReport;
 use crate::store::{AuditTicket, OverrideService};
+
+mod scene;
 
 /// How long one instance is waited for: a person is watching.
 const BOUND: Duration = Duration::from_secs(2);
@@ -54,14 +52,6 @@ pub struct ServerChange {
 
 /// An instance, and its servers or why they are not known.
 pub(super) type Answer = (String, Result<ObservedServers, String>);
-
-/// What is known of a backend at one time.
-struct Scene {
-    status: BackendStatus,
-    wanted: DesiredBackend,
-    overrides: Arc<Overrides>,
-    answers: Vec<Answer>,
-}
 
 impl Api {
     /// The declared backends.
@@ -343,179 +333,4 @@ async fn end_what_is_left(
 
 fn nothing_to_end(place: &ServerPlace) -> Error {
     Error::NoOverride(format!("{}/{} has no override", place.backend, place.server))
-}
-
-impl Scene {
-    fn name(&self) -> &str {
-        &self.status.name
-    }
-
-    /// The backend in each instance that could be asked.
-    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
-        self.answers.iter().filter_map(move |(instance, answer)| {
-            let backend = answer.as_ref().ok()?.get(self.name())?;
-            Some(Seen { instance, backend })
-        })
-    }
-
-    /// Listed ones are known by the name that the list has, whatever HAProxy calls them.
-    fn names(&self) -> BTreeSet<String> {
-        let listed = self.status.servers.iter().flatten().map(|server| server.name.clone());
-        let ordered = self.wanted.ordered.keys().cloned();
-        let mut names: BTreeSet<String> = listed.chain(ordered).collect();
-        for seen in self.seen() {
-            let homes = homes(self.name(), &self.wanted, seen.backend);
-            let homes: BTreeSet<&str> = homes.into_values().collect();
-            let others = seen.backend.servers.keys().filter(|name| !homes.contains(name.as_str()));
-            names.extend(others.filter(|name| !self.is_slot(name)).cloned());
-        }
-        names
-    }
-
-    fn is_slot(&self, name: &str) -> bool {
-        let number = self.wanted.slots.as_ref().and_then(|prefix| name.strip_prefix(&**prefix));
-        number.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|it| it.is_ascii_digit()))
-    }
-
-    /// The server that is meant: by the name that the list has, or that an instance has.
-    fn resolve(&self, asked: &str) -> Result<String, Error> {
-        let names = self.names();
-        if names.contains(asked) {
-            return Ok(asked.to_owned());
-        }
-        for seen in self.seen() {
-            let homes = homes(self.name(), &self.wanted, seen.backend);
-            if let Some((name, _)) = homes.into_iter().find(|(_, home)| *home == asked) {
-                return Ok(name.to_owned());
-            }
-        }
-        let backend = self.name();
-        let similar = similar(asked, names.iter().map(String::as_str));
-        Err(Error::UnknownServer(format!(
-            "{asked:?} is no server of backend {backend}, by its list or in a HAProxy{similar}"
-        )))
-    }
-
-    /// What is ordered after a change; none where nothing is.
-    fn after(
-        &self,
-        place: &ServerPlace,
-        change: &ServerChange,
-    ) -> Result<Option<ServerOverride>, Error> {
-        let before = self.overrides.server(&place.backend, &place.server);
-        let (order, until) = change.edit.over(before);
-        match before {
-            None if order.is_empty() => return Err(nothing_to_end(place)),
-            None if self.overrides.servers().len() >= MOST_SERVERS => {
-                return Err(Error::ServerConflict(format!(
-                    "{MOST_SERVERS} servers have an override, and no more may: end some"
-                )));
-            }
-            _ => {}
-        }
-        let ServerPlace { backend, server } = place.clone();
-        let (since, note) = (Timestamp::now(), change.note.clone());
-        let ordered = ServerOverride { backend, server, order, since, until, note };
-        Ok((!order.is_empty()).then_some(ordered))
-    }
-
-    /// Whether somebody is left who serves.
-    fn check(&self, place: &ServerPlace, after: Option<&ServerOverride>) -> Result<(), Error> {
-        let takes_out = |ordered: &ServerOverride| ordered.order.takes_out();
-        let before = self.overrides.server(&place.backend, &place.server);
-        if before.is_some_and(takes_out) || !after.is_some_and(takes_out) {
-            return Ok(());
-        }
-        let seen: Vec<_> = self.seen().collect();
-        match why_not(&place.backend, &place.server, &self.wanted, &seen) {
-            None => Ok(()),
-            Some(why) => Err(Error::ServerConflict(format!(
-                "{}/{} stays in rotation: {why} (--force, or force=true, takes it out all the same)",
-                place.backend, place.server
-            ))),
-        }
-    }
-
-    fn dry_run(&self, place: &ServerPlace, ordered: Option<ServerOverride>) -> ServerChangeReport {
-        let before = self.overrides.server(&place.backend, &place.server);
-        let words = |ordered: Option<&ServerOverride>| {
-            ordered.map_or_else(|| "as listed".to_owned(), |ordered| ordered.order.to_string())
-        };
-        let (now, then) = (words(before), words(ordered.as_ref()));
-        let ServerPlace { backend, server } = place.clone();
-        ServerChangeReport {
-            message: format!(
-                "{backend}/{server} would be: {then} (now: {now}); nothing is changed"
-            ),
-            instances: self.server(&server).instances,
-            backend,
-            server,
-            ordered,
-            stored: false,
-            outcome: None,
-        }
-    }
-
-    fn server(&self, name: &str) -> ServerReport {
-        let mut listed = self.status.servers.iter().flatten();
-        let listed = listed.find(|server| server.name == name);
-        let instances: Vec<_> =
-            self.answers.iter().map(|answer| self.instance(name, answer)).collect();
-        let is_there = instances.iter().any(|instance| instance.state.is_some());
-        let from = match (listed, is_there) {
-            (Some(_), _) => Some(self.status.from.clone()),
-            (None, true) => Some("haproxy".to_owned()),
-            (None, false) => None,
-        };
-        let ordered = self.overrides.server(self.name(), name).cloned();
-        ServerReport {
-            server: name.to_owned(),
-            address: listed.map(|server| server.address.to_string()),
-            weight: listed.and_then(|server| server.weight),
-            drained: self.wanted.is_drained(name),
-            dormant: ordered.is_some() && from.is_none(),
-            from,
-            ordered,
-            instances,
-        }
-    }
-
-    fn instance(&self, name: &str, (instance, answer): &Answer) -> ServerInstance {
-        let backend = answer.as_ref().ok().and_then(|servers| servers.get(self.name()));
-        let home = backend.and_then(|backend| self.home(name, backend));
-        let seen = home.map(|(_, seen)| seen);
-        ServerInstance {
-            instance: instance.clone(),
-            state: seen.map(state),
-            slot: home.map(|(home, _)| home.to_owned()).filter(|home| home != name),
-            up: seen.is_some_and(|seen| seen.running),
-            status: seen.map(|seen| seen.status.clone()),
-            address: seen.and_then(|seen| {
-                Some(std::net::SocketAddr::new(seen.address?, seen.port).to_string())
-            }),
-            weight: seen.map(|seen| seen.weight),
-            sessions: seen.map(|seen| seen.sessions),
-            error: answer.as_ref().err().cloned(),
-        }
-    }
-
-    /// A server in an instance, with what HAProxy calls it.
-    fn home<'a>(
-        &'a self,
-        name: &str,
-        backend: &'a ObservedBackend,
-    ) -> Option<(&'a str, &'a ObservedServer)> {
-        let homes: BTreeMap<&str, &str> = homes(self.name(), &self.wanted, backend);
-        let home = homes.get(name).copied().unwrap_or(name);
-        backend.servers.get_key_value(home).map(|(home, seen)| (home.as_str(), seen))
-    }
-}
-
-/// As HAProxy has it, whoever set it.
-fn state(seen: &ObservedServer) -> OrderedState {
-    match (seen.admin.in_maintenance(), seen.admin.draining()) {
-        (true, _) => OrderedState::Maint,
-        (false, true) => OrderedState::Drain,
-        (false, false) => OrderedState::Ready,
-    }
 }
