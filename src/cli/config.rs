@@ -288,7 +288,7 @@ fn show(config: &ConfigReport) -> String {
     let mut text = table("", &rows);
     let all = config.frontends.iter().chain(&config.backends);
     for item in all {
-        if let Some(why) = &item.status.detail {
+        if let Some(why) = item.status.as_ref().and_then(|status| status.detail.as_ref()) {
             text.push_str(&format!("{}: {why}\n", item.name));
         }
     }
@@ -296,12 +296,16 @@ fn show(config: &ConfigReport) -> String {
 }
 
 fn row(kind: &str, item: &ObjectReport) -> Vec<String> {
-    let status = &item.status;
+    let name = format!("{kind}/{}", item.name);
+    let Some(status) = &item.status else {
+        // HAProxy's configuration is somebody else's, and so is what of it is in force.
+        return [name.as_str(), "settings", "-", "", ""].map(str::to_owned).to_vec();
+    };
     let of = match status.origin {
         ObjectOrigin::Settings => "settings".to_owned(),
         ObjectOrigin::Api => item.owner.clone().unwrap_or_default(),
     };
     let at = status.changed_at.map_or(String::new(), |at| format!("{at:.0}"));
     let by = status.changed_by.clone().unwrap_or_default();
-    vec![format!("{kind}/{}", item.name), of, status.state.name().to_owned(), at, by]
+    vec![name, of, status.state.name().to_owned(), at, by]
 }

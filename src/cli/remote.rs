@@ -324,25 +324,61 @@ impl Connection {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        request.send().await.with_context(|| {
-            let lacking = match self.lacking.join("; ") {
-                lacking if lacking.is_empty() => lacking,
-                lacking => format!(
-                    "; {lacking}, so the API may not be known by its certificate: give --url with \
-                        its name, and --ca"
-                ),
-            };
-            format!(
-                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings with -c, \
-                    or its API with --url or MAPSMITH_URL{lacking})",
-                self.url()
-            )
+        request.send().await.map_err(|error| {
+            let error = anyhow::Error::from(error);
+            let why = no_answer(self.url(), &error.root_cause().to_string(), &self.lacking);
+            error.context(why)
         })
     }
 }
 
+/// A certificate that the TLS library takes for nobody's but a CA's.
+pub(super) const OF_A_CA: &str = "the certificate is a CA's own (CA:TRUE), as plain `openssl req \
+    -x509` makes it";
+/// What to do about it.
+pub(super) const OTHERWISE: &str = "have a CA issue one, or make it with `-addext \
+    basicConstraints=critical,CA:FALSE`";
+
+/// How the TLS library's words for a failed handshake begin.
+const OF_TLS: [&str; 5] = [
+    "received corrupt message",
+    "received fatal alert",
+    "received unexpected",
+    "peer is incompatible",
+    "peer misbehaved",
+];
+
+/// Why there is no answer, in words for a person, by the innermost error's.
+fn no_answer(url: &str, cause: &str, lacking: &[String]) -> String {
+    let lacking = match lacking.join("; ") {
+        lacking if lacking.is_empty() => lacking,
+        lacking => format!(
+            "; {lacking}, so the API may not be known by its certificate: give --url with its \
+                name, and --ca"
+        ),
+    };
+    if cause.contains("CaUsedAsEndEntity") {
+        return format!(
+            "{url} answers, and {OF_A_CA}, so nobody is known by it, with --ca either: {OTHERWISE}"
+        );
+    }
+    if cause.starts_with("invalid peer certificate") {
+        return format!(
+            "{url} answers with a certificate that is not trusted; give the CA that it is of with \
+                --ca or MAPSMITH_CA, and a --url with a name that it has{lacking}"
+        );
+    }
+    if OF_TLS.iter().any(|beginning| cause.starts_with(beginning)) {
+        return format!("something answers at {url}, and the TLS handshake with it fails{lacking}");
+    }
+    format!(
+        "no Mapsmith answers at {url} (is `mapsmith run` running? name its settings with -c, or \
+            its API with --url or MAPSMITH_URL{lacking})"
+    )
+}
+
 /// The first certificate of a file.
-fn certificate(path: &Path) -> Result<CertificateDer<'static>, String> {
+pub(super) fn certificate(path: &Path) -> Result<CertificateDer<'static>, String> {
     let pem = std::fs::read(path).map_err(|error| error.to_string())?;
     let first = CertificateDer::from_pem_slice(&pem);
     first.map_err(|_| "holds no certificate".to_owned())
@@ -378,3 +414,28 @@ fn url_of(api: &Api, named: Option<&(String, SocketAddr)>) -> anyhow::Result<Str
 }
 
 pub(super) const NOTHING: Option<&()> = None;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_answers_without_being_trusted_is_not_said_to_be_away() {
+        let url = "https://localhost:7070";
+        let of = |cause: &str| no_answer(url, cause, &["cert /a: denied".to_owned()]);
+        for (cause, parts) in [
+            (
+                "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
+                ["CA's own (CA:TRUE)", "basicConstraints=critical,CA:FALSE"],
+            ),
+            ("invalid peer certificate: UnknownIssuer", ["not trusted", "cert /a: denied"]),
+            ("received corrupt message of type InvalidContentType", ["handshake", url]),
+        ] {
+            let told = of(cause);
+            assert!(parts.iter().all(|part| told.contains(part)), "{cause}: {told}");
+            assert!(!told.contains("no Mapsmith answers"), "{cause}: {told}");
+        }
+        let told = of("Connection refused (os error 111)");
+        assert!(told.contains("no Mapsmith answers") && told.contains("cert /a"), "{told}");
+    }
+}

@@ -225,7 +225,7 @@ impl Follower {
             "at": Timestamp::now(),
             "id": self.position,
             "oldest": oldest,
-            "snapshot": "/v1/status",
+            "snapshot": self.api.access.place_of("/v1/status"),
         });
         self.waiting.push_back(message(Some(self.position), "resync", &data));
     }

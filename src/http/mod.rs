@@ -34,6 +34,7 @@ mod serve;
 mod servers;
 mod stats;
 
+use answers::Reached;
 use error::HttpError;
 use guard::Guard;
 pub use routes::{Needs, ROUTES, Route};
@@ -43,6 +44,7 @@ use crate::api::Api;
 
 /// The routes of the table, each behind its guard.
 pub fn router(api: Arc<Api>) -> Router {
+    let reached = Reached::of(&api);
     let with_guards = ROUTES.iter().fold(Router::new(), |router, route| {
         let guard = Guard { api: Arc::clone(&api), route };
         // Nobody's body is read who may not ask.
@@ -59,16 +61,17 @@ pub fn router(api: Arc<Api>) -> Router {
     with_guards
         .fallback(handlers::not_found)
         .method_not_allowed_fallback(handlers::method_not_allowed)
-        .layer(from_fn(answers::complete))
+        .layer(from_fn_with_state(reached, answers::complete))
         .with_state(api)
 }
 
 /// The routes where `most` connections are in use: whether the process lives is answered still, or
 /// a supervisor would restart it.
 pub fn spare_router(api: Arc<Api>, most: usize) -> Router {
+    let reached = Reached::of(&api);
     Router::new()
         .route("/healthz", get(handlers::healthz))
         .fallback(async move || HttpError::Full(most))
-        .layer(from_fn(answers::complete))
+        .layer(from_fn_with_state(reached, answers::complete))
         .with_state(api)
 }

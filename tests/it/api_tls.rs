@@ -237,3 +237,27 @@ fn the_command_line_asks_over_tls_where_the_settings_say_so() {
     let output = cli(&["status", "--token", "s3cret"], Some(&url));
     assert_eq!(output.status.code(), Some(1), "nobody said to trust this CA");
 }
+
+#[test]
+fn a_certificate_that_is_a_cas_own_is_told_of_by_the_check_and_by_who_asks() {
+    let scene = scene("");
+    let arguments = format!(
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext \
+            subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:TRUE \
+            -keyout {} -out {}",
+        scene.file("api.key"),
+        scene.file("api.pem")
+    );
+    let made = Command::new("openssl").args(arguments.split_whitespace()).output();
+    assert!(made.as_ref().is_ok_and(|made| made.status.success()), "{made:?}");
+    let url = format!("https://localhost:{}", scene.mapsmith.address().port());
+    let own = scene.file("api.pem");
+    let told = scene.mapsmith.wait_for("the certificate is in force", BOUND, |_| {
+        let told = complaints(&cli(&["status", "--ca", &own, "--token", "s3cret"], Some(&url)));
+        told.contains("CA:TRUE").then_some(told)
+    });
+    assert!(told.contains("CA:FALSE") && !told.contains("no Mapsmith answers"), "{told}");
+    let (_, checked) = printed(&scene.mapsmith.configuration().cli(&["check"]));
+    let line = checked.lines().find(|line| line.starts_with("warn  api.tls:"));
+    assert!(line.is_some_and(|line| line.contains("CA:FALSE")), "{checked}");
+}

@@ -87,6 +87,11 @@ impl Access {
         self.external.as_ref()
     }
 
+    /// Where a path of the API is for those who read an answer.
+    pub fn place_of(&self, path: &str) -> String {
+        self.external.as_ref().map_or_else(|| path.to_owned(), |url| url.of(path))
+    }
+
     /// Whether a program of this machine need not say who it is.
     pub fn is_open_locally(&self) -> bool {
         self.is_open_locally

@@ -289,6 +289,13 @@ impl fmt::Debug for ShownCertificate {
     }
 }
 
+/// Whether a certificate is a CA's own, which says who others are and which TLS libraries as strict
+/// as Mapsmith's do not take for a server's.
+pub fn is_of_ca(certificate: &[u8]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    certificate.is_ca()
+}
+
 /// The names in a certificate that somebody can be known by.
 pub fn names(certificate: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };

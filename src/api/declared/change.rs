@@ -14,6 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
 use super::judge::{MayWait, judge, pending, set_aside, takes_nothing_over};
+use super::members::ordered_versions;
 use super::{ConfigAnswer, ConfigOrder, ConfigRequest, Secrets};
 use crate::api::switch::not_switched;
 use crate::api::types::{ConfigChangeReport, ReloadOutcome};
@@ -111,15 +112,23 @@ impl Api {
             (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
         } else {
             let (stored, changes) = (Arc::clone(&after), report.changes.clone());
+            let ordered = ordered_versions(&before, &after);
             let write = ObjectsWrite { before, after: stored, changes, ticket };
             self.keep(store, write, order.switch, turn).await?;
-            (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
+            let outcome = self.outcome(&after, order.wait, what.clone()).await;
+            (report.outcome, report.message) = outcome;
+            if let (Some(ReloadOutcome::InSync), Some(wait)) = (report.outcome, order.wait)
+                && let Some(why) = self.wait_for_members(&ordered, start + wait).await
+            {
+                report.outcome = Some(ReloadOutcome::Behind);
+                report.message = format!("{what}; it is stored, and {why}");
+            }
         }
         report.milliseconds = milliseconds(start.elapsed());
         Ok(ConfigAnswer { report, created })
     }
 
-    fn is_managed(&self) -> Result<(), Error> {
+    pub(super) fn is_managed(&self) -> Result<(), Error> {
         let haproxy = self.settings.haproxy.as_ref();
         let is_managed = haproxy.is_some_and(|haproxy| haproxy.is_supervised());
         if is_managed { Ok(()) } else { Err(Error::NotManaged) }

@@ -25,6 +25,7 @@ use crate::store::member_service::SwitchOrder;
 mod body;
 mod change;
 mod judge;
+mod members;
 
 pub use body::{document_of, object_of, patch_of};
 pub use change::Turn;
@@ -125,7 +126,7 @@ impl Api {
     /// How each backend stands that is declared, but for services.
     pub(super) fn backends_declared(&self) -> BTreeMap<String, ObjectStatus> {
         let backends = self.objects_of(ObjectKind::Backend, Secrets::Hidden).into_iter();
-        backends.map(|report| (report.name, report.status)).collect()
+        backends.filter_map(|report| Some((report.name, report.status?))).collect()
     }
 
     /// A frontend or backend, as it is declared.
@@ -253,12 +254,9 @@ impl Api {
     }
 
     fn of_file(&self, key: &ObjectKey, spec: &Spec) -> ObjectReport {
-        let (state, detail) = self.state_of(0);
-        ObjectReport {
-            name: key.name.clone(),
-            owner: None,
-            keys: hidden(spec),
-            status: ObjectStatus {
+        let status = self.is_managed().is_ok().then(|| {
+            let (state, detail) = self.state_of(0);
+            ObjectStatus {
                 origin: ObjectOrigin::Settings,
                 state,
                 detail,
@@ -266,8 +264,9 @@ impl Api {
                 changed_at: None,
                 changed_by: None,
                 reason: None,
-            },
-        }
+            }
+        });
+        ObjectReport { name: key.name.clone(), owner: None, keys: hidden(spec), status }
     }
 
     fn of_api(&self, key: &ObjectKey, object: &Object, secrets: Secrets) -> ObjectReport {
@@ -287,7 +286,7 @@ impl Api {
             name: key.name.clone(),
             owner: Some(object.owner.clone()),
             keys: secrets.of(&object.spec),
-            status: ObjectStatus {
+            status: Some(ObjectStatus {
                 origin: ObjectOrigin::Api,
                 state,
                 detail,
@@ -295,7 +294,7 @@ impl Api {
                 changed_at: Some(object.changed_at),
                 changed_by: object.note.by.clone(),
                 reason: object.note.reason.clone(),
-            },
+            }),
         }
     }
 

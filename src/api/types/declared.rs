@@ -21,7 +21,10 @@ pub struct ObjectReport {
     #[serde(flatten)]
     #[schema(value_type = std::collections::BTreeMap<String, Value>)]
     pub keys: Spec,
-    pub status: ObjectStatus,
+    /// Not there of what the settings file declares where Mapsmith writes no HAProxy's
+    /// configuration: whoever does decides what is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<ObjectStatus>,
 }
 
 /// How a frontend or backend stands.

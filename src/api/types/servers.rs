@@ -26,7 +26,8 @@ pub struct BackendSummary {
     /// The version of its members; not there where its servers are no members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionReport>,
-    /// How it stands as it is declared; not there where a registry's service declares it.
+    /// How it stands as it is declared; not there where a registry's service declares it, or where
+    /// Mapsmith writes no HAProxy's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<ObjectStatus>,
 }

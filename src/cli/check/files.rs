@@ -4,10 +4,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Finding, finding};
+use super::{Finding, finding, warning};
 use crate::api::Token;
 use crate::api::access::ServerTls;
+use crate::api::access::tls::is_of_ca;
 use crate::cli::output::pluralize;
+use crate::cli::remote::{OF_A_CA, OTHERWISE, certificate};
 use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{StoreError, Stored};
@@ -17,7 +19,17 @@ use crate::tls_file::TlsFile;
 
 /// The API's own files.
 pub(super) fn check_api(settings: &Settings) -> impl Iterator<Item = Finding> {
-    [check_token(settings), check_api_tls(settings)].into_iter().flatten()
+    [check_token(settings), check_api_tls(settings), check_api_certificate(settings)]
+        .into_iter()
+        .flatten()
+}
+
+/// Of what `openssl req -x509` makes unless it is told otherwise. Others take it, so it is no
+/// failure.
+fn check_api_certificate(settings: &Settings) -> Option<Finding> {
+    let certificate = certificate(&settings.api.tls.as_ref()?.cert).ok()?;
+    let text = format!("{OF_A_CA}; `curl` takes it, the verbs of `mapsmith` do not: {OTHERWISE}");
+    is_of_ca(&certificate).then(|| warning("api.tls", text))
 }
 
 fn check_token(settings: &Settings) -> Option<Finding> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use haproxy_runtime::MapName;
 use mapsmith_core::DesiredServers;
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::render::rendered;
@@ -36,6 +37,13 @@ pub(super) async fn check_configuration(
         },
     };
     Some(finding("haproxy configuration", said))
+}
+
+/// Whether the configuration that the settings declare uses the map.
+pub(super) fn renders_map(settings: &Settings, servers: &DesiredServers, map: &MapName) -> bool {
+    let config = settings.haproxy_config(servers);
+    let rendered = config.and_then(|config| rendered(&config).ok());
+    rendered.is_some_and(|rendered| rendered.text().contains(map.as_str()))
 }
 
 /// Whether HAProxy's files can be written; nothing where Mapsmith writes none.

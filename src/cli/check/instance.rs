@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use haproxy_runtime::{HaproxyVersion, Level, MapClient, MapCounters, MapKind, MapName};
 use mapsmith_core::{DesiredServers, EntryMap, ObservedServers};
 
-use super::servers::{check_declared, check_down, check_masters};
+use super::servers::{FileOf, check_declared, check_down, check_masters};
 use super::{Finding, finding};
 use crate::cli::output::pluralize;
 use crate::instance::apply::read_back;
@@ -20,6 +20,8 @@ pub(super) struct Expected<'a> {
     pub backends: &'a [Backend],
     /// What declared backends should have.
     pub desired: &'a DesiredServers,
+    /// Whether the rendered configuration has the map.
+    pub renders_map: bool,
 }
 
 /// What was found of an instance.
@@ -33,6 +35,7 @@ pub(super) async fn check_instance(
     instance: &settings::Instance,
     map: &MapName,
     expected: &Expected<'_>,
+    file: FileOf,
 ) -> Checked {
     let what = |part: &str| format!("instance {}{part}", instance.name);
     let client = instance.map_client(map);
@@ -62,6 +65,9 @@ pub(super) async fn check_instance(
         let in_memory = match probe.map {
             Some(counters) => check_map(&client, counters, expected.in_file).await,
             None if denied => Err("not shown to this level".to_owned()),
+            None if file == FileOf::Mapsmith && expected.renders_map => {
+                Ok("not loaded yet; `mapsmith run` loads it with its configuration".to_owned())
+            }
             None => Err(format!(
                 "HAProxy's configuration uses no map of the name {}: it must name exactly this \
                     path in a map converter",
@@ -77,7 +83,8 @@ pub(super) async fn check_instance(
         }
         Ok(observed) => {
             let version = version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
-            let masters = check_masters(&observed, expected.masters, expected.desired, version);
+            let masters =
+                check_masters(&observed, expected.masters, expected.desired, version, file);
             findings.push(finding(what(", masters"), masters));
             let down = check_declared(&observed, expected.backends).err();
             findings.extend(down.map(|down| finding(what(", backends"), Err(down))));

@@ -18,6 +18,7 @@ use crate::engine::preview::{self, Preview};
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
 use instance::Expected;
+use servers::FileOf;
 
 mod files;
 mod haproxy;
@@ -110,14 +111,19 @@ pub(super) async fn check(
         in_file: &in_file,
         backends: &settings.backends,
         desired: &backends.desired,
+        renders_map: haproxy::renders_map(&settings, &backends.desired, &name),
+    };
+    let file_of = |index| match settings.own_instance() == Some(index) {
+        true => FileOf::Mapsmith,
+        false => FileOf::Others,
     };
     findings.extend(unstarted.map(|own| not_started(&settings.instances[own].name)));
-    let instances = settings
-        .instances
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| Some(*index) != unstarted)
-        .map(|(_, instance)| instance::check_instance(instance, &name, &expected));
+    let instances =
+        settings.instances.iter().enumerate().filter(|(index, _)| Some(*index) != unstarted).map(
+            |(index, instance)| {
+                instance::check_instance(instance, &name, &expected, file_of(index))
+            },
+        );
     let mut observed = Vec::new();
     for checked in join_all(instances).await {
         findings.extend(checked.findings);

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use jiff::Timestamp;
@@ -90,7 +90,7 @@ pub fn router(api: Arc<Api>, clients: OldClients) -> Router {
         .fallback(hapi::not_found)
         // As hapi does: a path with another method is another path.
         .method_not_allowed_fallback(hapi::not_found)
-        .layer(from_fn(answers::complete))
+        .layer(from_fn_with_state(answers::Reached::default(), answers::complete))
         .with_state(listener)
 }
 

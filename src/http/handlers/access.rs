@@ -80,7 +80,7 @@ pub(in crate::http) async fn create_token(
     let new = requests::token(request, identity.name, Timestamp::now())?;
     let made: NewTokenReport = api.create_token(new, ticket).await?;
     let path = format!("/v1/tokens/{}", made.about.id);
-    let place = api.access.external().map_or(path.clone(), |url| url.of(&path));
+    let place = api.access.place_of(&path);
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(made)).into_response())
 }
 

@@ -30,7 +30,8 @@ section! {
         pub listen: SocketAddr,
         /// Where the API is for those who reach it through a proxy, like
         /// `https://gateway1.example.com/mapsmith`. Pages of that host count as pages of this API,
-        /// and URLs in answers begin with it.
+        /// and what answers name to be asked for next (`Location`, `resume`, `snapshot`) begins
+        /// with it.
         #[serde(deserialize_with = "external_url")]
         pub external_url: Option<ExternalUrl>,
         /// A file with a bearer token: who has it is an admin. Then every `/v1` request must carry

@@ -14,6 +14,7 @@ use crate::support::master::Master;
 use crate::support::scene::{complaints, newest, oldest_and_newest, printed};
 use crate::support::{eventually, free_port};
 
+mod answers;
 mod kept;
 mod orders;
 
@@ -449,9 +450,13 @@ fn where_haproxy_is_somebody_elses_nothing_can_be_declared() {
     let mapsmith = Mapsmith::config(&format!(
         "[map]\npath = \"{path}/nodes.map\"\n[store]\npath = \"mapsmith.db\"\n\
         [[source]]\nname = \"s\"\ntype = \"file\"\npath = \"{path}/nodes.json\"\n\
-        [[instance]]\nname = \"edge1\"\nruntime = \"unix@{path}/admin.sock\"\n"
+        [[instance]]\nname = \"edge1\"\nruntime = \"unix@{path}/admin.sock\"\n\
+        [[backend]]\nname = \"own\"\nservers = []\n"
     ))
     .start();
+    // What of the file is in force there is not Mapsmith's to say.
+    let backends = mapsmith.ask("GET", "/v1/backends", &[], "");
+    assert!(backends.body.contains("\"own\"") && !backends.body.contains("\"status\""));
     let body = json!({"servers": []}).to_string();
     let response = mapsmith.ask("PUT", "/v1/backends/app", &[], &body);
     assert_eq!(response.status, 409, "{}", response.body);

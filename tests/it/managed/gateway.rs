@@ -12,6 +12,7 @@ use crate::support::haproxy::Binary;
 use crate::support::http;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
+use crate::support::scene::{newest, printed};
 
 /// A gateway beside the frontend of the word, with its nodes and servers from files.
 pub(super) struct Gateway {
@@ -91,4 +92,33 @@ fn write_nodes(file: &PathBuf, nodes: &[(&str, &str)]) {
     let rows: serde_json::Map<_, _> =
         nodes.iter().map(|(node, master)| ((*node).to_owned(), json!(master))).collect();
     fs::write(file, json!(rows).to_string()).expect("the nodes can be written");
+}
+
+#[test]
+fn a_check_of_settings_goes_by_what_they_would_be_rendered_to_and_not_by_what_runs() {
+    let managed = Managed::start(newest(), "one", "");
+    let master = Master::start("m1");
+    write_nodes(&managed.ground.file("nodes.json"), &[("a", "m1"), ("b", "m2")]);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let written = |frontend: &str| {
+        format!(
+            "[[frontend]]\nname = \"gateway\"\nbind = [\"{address}\"]\n{frontend}\
+            [[backend]]\nname = \"masters\"\nservers = [\
+            {{ name = \"m1\", address = \"{0}\" }}, {{ name = \"m2\", address = \"{0}\" }}]\n\
+            [[source]]\nname = \"nodes\"\ntype = \"file\"\npath = \"{1}\"\n",
+            master.address(),
+            managed.ground.file("nodes.json").display()
+        )
+    };
+    let check = |more: &str| {
+        managed.write("one", more);
+        printed(&managed.mapsmith.configuration().cli(&["check"]))
+    };
+    let route = "route = { by = { header = \"X-Node-Name\" }, backend = \"masters\" }\n";
+    let (code, text) = check(&written(route));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("masters/m1, masters/m2"), "{text}");
+    // A map that no frontend goes by is none that will be loaded.
+    let (code, text) = check(&written("default_backend = \"masters\"\n"));
+    assert!(code == 1 && text.contains("uses no map of the name"), "{text}");
 }

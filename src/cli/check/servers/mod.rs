@@ -15,6 +15,15 @@ use crate::settings::Backend;
 /// on 2.6, the other from 3.0 on).
 const NO_HTTP: [&str; 2] = ["Layer7 invalid response", "Socket error"];
 
+/// Who writes the file that an instance starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileOf {
+    /// Somebody else: what it lacks they have to write.
+    Others,
+    /// It is rendered from the settings.
+    Mapsmith,
+}
+
 /// Masters that an instance lacks and that a `[[backend]]` lists, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Coming {
@@ -25,8 +34,14 @@ struct Coming {
 }
 
 impl Coming {
-    /// By the plan that the daemon would make of this observation.
-    fn new(observed: &ObservedServers, desired: &DesiredServers, version: HaproxyVersion) -> Self {
+    /// By the plan that the daemon would make of this observation. What of it needs a reload comes
+    /// by one where HAProxy's file is Mapsmith's.
+    fn new(
+        observed: &ObservedServers,
+        desired: &DesiredServers,
+        version: HaproxyVersion,
+        file: FileOf,
+    ) -> Self {
         let plan = plan_servers(desired, observed, &ServerHistory::new(version));
         let mut coming = Self::default();
         for step in plan.before {
@@ -48,6 +63,10 @@ impl Coming {
                     servers.chain([cause.backend.clone()]).collect()
                 }
             };
+            if file == FileOf::Mapsmith {
+                coming.added.extend(names.into_iter().map(|name| (name, cause.backend.clone())));
+                continue;
+            }
             let text = format!("{}: {}", cause.backend, cause.cause);
             coming.needs_reload.extend(names.into_iter().map(|name| (name, text.clone())));
         }
@@ -76,6 +95,7 @@ pub(super) fn check_masters(
     masters: &BTreeSet<String>,
     desired: &DesiredServers,
     version: HaproxyVersion,
+    file: FileOf,
 ) -> Result<String, String> {
     let targets = Targets::from_observed(observed);
     let of_state = |state| {
@@ -86,7 +106,7 @@ pub(super) fn check_masters(
             .collect::<Vec<_>>()
     };
     let (mut missing, down) = (of_state(None), of_state(Some(false)));
-    let coming = Coming::new(observed, desired, version);
+    let coming = Coming::new(observed, desired, version, file);
     let added: Vec<String> = missing
         .iter()
         .filter_map(|master| Some((*master, coming.added.get(*master)?)))

@@ -41,11 +41,12 @@ fn a_master_that_the_daemon_will_add_is_not_missing() {
     let seen = observed("roundrobin", &["m1"]);
     let wanted = desired("puppet", None, &["m1", "m2"]);
     assert_eq!(
-        check_masters(&seen, &names(&["m1", "m2"]), &wanted, OLD).unwrap(),
+        check_masters(&seen, &names(&["m1", "m2"]), &wanted, OLD, FileOf::Others).unwrap(),
         "2 masters in the map, 1 of them here and ready; will be added by \
          `mapsmith run`: puppet/m2"
     );
-    let error = check_masters(&seen, &names(&["m1", "m2", "m3"]), &wanted, OLD).unwrap_err();
+    let error = check_masters(&seen, &names(&["m1", "m2", "m3"]), &wanted, OLD, FileOf::Others)
+        .unwrap_err();
     assert!(error.starts_with("no backend or server is named m3: add them"), "{error}");
     assert!(error.ends_with("; will be added by `mapsmith run`: puppet/m2"), "{error}");
 }
@@ -54,16 +55,34 @@ fn a_master_that_the_daemon_will_add_is_not_missing() {
 fn what_no_command_can_add_is_told_with_its_cause() {
     let seen = observed("static-rr", &["m1"]);
     let wanted = desired("puppet", None, &["m1", "m2"]);
-    let error = check_masters(&seen, &names(&["m1", "m2"]), &wanted, OLD).unwrap_err();
+    let error =
+        check_masters(&seen, &names(&["m1", "m2"]), &wanted, OLD, FileOf::Others).unwrap_err();
     assert!(
         error.starts_with("m2 can't be added without a reload of HAProxy: puppet: `balance static"),
         "{error}"
     );
     // A backend that is missing can be made from 3.4 on, where the settings say of what.
     let wanted = desired("m9", Some("masters"), &["s1"]);
-    let told = |version| check_masters(&seen, &names(&["m1", "m9"]), &wanted, version);
+    let told =
+        |version| check_masters(&seen, &names(&["m1", "m9"]), &wanted, version, FileOf::Others);
     assert!(told(NEW).unwrap().ends_with(": the backend m9"), "{:?}", told(NEW));
     assert!(told(OLD).unwrap_err().contains("the backend is missing"), "{:?}", told(OLD));
+}
+
+#[test]
+fn what_a_rendered_file_has_comes_with_it_and_is_not_missing() {
+    let seen = observed("static-rr", &["m1"]);
+    let check = |wanted: &DesiredServers, masters: &[&str]| {
+        check_masters(&seen, &names(masters), wanted, OLD, FileOf::Mapsmith)
+    };
+    let wanted = desired("puppet", None, &["m1", "m2"]);
+    let told = check(&wanted, &["m1", "m2"]).unwrap();
+    assert!(told.ends_with("will be added by `mapsmith run`: puppet/m2"), "{told}");
+    let wanted = desired("masters", None, &["m2", "m3"]);
+    let told = check(&wanted, &["m2", "m3", "masters"]).unwrap();
+    assert!(told.ends_with("masters/m2, masters/m3, the backend masters"), "{told}");
+    let error = check(&wanted, &["m4"]).unwrap_err();
+    assert!(error.starts_with("no backend or server is named m4"), "{error}");
 }
 
 #[test]
