@@ -73,7 +73,7 @@ impl Asker {
     /// # Errors
     /// What is wrong with it, node by node.
     pub fn ended(&self, body: &[u8]) -> Result<Vec<String>, Invalid> {
-        let name = |UnregisterNode { node: name }| {
+        let name = |UnregisterNode { node: name, .. }| {
             let mut node = node(name)?;
             if self.lowercase {
                 node.make_ascii_lowercase();
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(ended("[{\"node\": \"n1\"}, {\"node\": \"n2\"}]"), names);
         for (body, words) in [
             ("", "send nodes as [{\"node\": \"...\"}, ...], or such an object on each line"),
-            ("[{\"nod\": \"a\"}]", "missing field `node`"),
+            ("[{\"nod\": \"a\"}]", "unknown field `nod`"),
             (
                 "[{\"node\": \"a\"}, {\"node\": \"A\"}]",
                 "no registration ends: node 2: \"a\" is named",

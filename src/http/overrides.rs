@@ -105,6 +105,7 @@ pub(super) async fn node_override(
             description = "every instance is in sync; or what would be",
         ),
         (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (status = 404, description = "there is no node map"),
         (status = 409, description = "the master is unknown, or there is no store"),
         (status = 412),
         (status = 500),
@@ -217,6 +218,7 @@ pub(super) async fn drain_of(
             description = "every instance is in sync; or what would be",
         ),
         (status = 202, body = ReloadReport, description = "accepted: in sync later"),
+        (status = 404, description = "there is no node map"),
         (
             status = 409,
             description = "a master is unknown, the drain would move nothing, or there is no store",

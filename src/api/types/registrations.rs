@@ -36,11 +36,21 @@ pub struct RegisterNode {
     pub reason: Option<String>,
 }
 
-/// `DELETE /v1/nodes`: one of the nodes, in a JSON array or on a line of its own. What else stands
-/// there is not looked at, so the body that registered nodes ends that.
+/// `DELETE /v1/nodes`: one of the nodes, in a JSON array or on a line of its own. What else a row
+/// that registers may say is not looked at, so the body that registered nodes ends that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct UnregisterNode {
     pub node: String,
+    /// Not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+    /// Not looked at.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// Not looked at: the change's own is a parameter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What came of a registration, or of many, or of its end.
