@@ -481,12 +481,9 @@ mod tests {
         let report = &DOCUMENT.0["components"]["schemas"]["ObjectReport"];
         let keys = &report["additionalProperties"];
         assert!(keys.is_object(), "generated clients would refuse every key: {report}");
-        // A list of binds, a name, a number of connections, a switch and the check of a health.
-        for value in [json!([":80"]), json!("app"), json!(5), json!(true), json!({"path": "/"})] {
-            let said = ["type", "items", "properties", "enum", "oneOf", "$ref"];
-            let said = said.iter().find(|word| keys.get(word).is_some());
-            assert_eq!(said, None, "{value} would be refused: {keys}");
-        }
+        // There are lists (`bind`), texts, numbers, switches and tables.
+        let says = ["type", "items", "properties", "enum", "oneOf", "$ref"];
+        assert!(says.iter().all(|word| keys.get(word).is_none()), "some are refused: {keys}");
     }
 
     #[test]

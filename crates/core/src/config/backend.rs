@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{ErrorStatus, HeaderName, HostValue, Method, Name, Secret, StatusRanges, Text};
+use super::values::{ErrorStatus, HeaderName, Method, Name, Secret, StatusRanges, Text};
 use super::{Mode, Native, serialized};
 use crate::server::{DesiredBackend, Server};
 
@@ -19,7 +19,7 @@ pub struct Backend {
     pub balance: Option<Balance>,
     pub check: Option<HttpCheck>,
     /// The host that servers are asked for, whatever the client asked for.
-    pub host: Option<HostValue>,
+    pub host: Option<Text>,
     pub cookie: Option<Cookie>,
     /// How often a failed attempt is repeated; none leaves it to HAProxy.
     pub retries: Option<u16>,
@@ -76,7 +76,7 @@ pub struct HttpCheck {
     pub uri: Text,
     /// 1.0 unless it is given, or 1.1 with a host.
     pub version: Option<HttpVersion>,
-    pub host: Option<HostValue>,
+    pub host: Option<Text>,
     /// A status of 2xx or 3xx unless it is given.
     pub expect: Option<Expect>,
 }

@@ -110,6 +110,12 @@ text_value! {
     }
 }
 
+impl From<HostValue> for Text {
+    fn from(HostValue(text): HostValue) -> Self {
+        Self(text)
+    }
+}
+
 text_value! {
     /// The name of a frontend, a backend, a server or a certificate.
     Name, |text| match is_valid_name(text) {
