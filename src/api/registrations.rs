@@ -38,7 +38,7 @@ pub struct RegistrationOrder {
 /// What came of a change.
 #[derive(Debug)]
 pub enum RegistrationAnswer {
-    Done(RegistrationReport),
+    Done(Box<RegistrationReport>),
     /// It is stored, and something keeps it from coming into force.
     KeptBack(Box<ReloadReport>),
 }
@@ -128,8 +128,9 @@ impl Api {
         let would = format!("{words}{guard}; nothing is stored");
         let answer = draft.done(self, asked, effect.counts, (None, would), InForce::default());
         Ok(match answer {
-            RegistrationAnswer::Done(report) => {
-                RegistrationAnswer::Done(RegistrationReport { would_hold: held, ..report })
+            RegistrationAnswer::Done(mut report) => {
+                report.would_hold = held;
+                RegistrationAnswer::Done(report)
             }
             kept_back => kept_back,
         })
@@ -328,7 +329,7 @@ impl Draft {
             Self::Many | Self::ManyEnd => (None, None, None),
         };
         let decision = api.decision.borrow();
-        RegistrationAnswer::Done(RegistrationReport {
+        RegistrationAnswer::Done(Box::new(RegistrationReport {
             node,
             master,
             until,
@@ -342,6 +343,6 @@ impl Draft {
             message,
             revision: decision.map.in_force.as_ref().map(|revision| revision.number),
             milliseconds: milliseconds(asked.start.elapsed()),
-        })
+        }))
     }
 }

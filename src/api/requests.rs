@@ -298,9 +298,8 @@ pub fn token(
 fn may_match(grant: &Grant) -> Result<(), Invalid> {
     let Grant::Register(prefix) = grant else { return Ok(()) };
     let parts: Vec<_> = prefix.strip_suffix('/').unwrap_or(prefix).split('/').collect();
-    let named = ["name", "version"].into_iter().zip(&parts);
-    let checked = named.map(|(what, part)| check_member_name(what, part)).collect();
-    let checked: Result<(), _> = checked;
+    let mut named = ["name", "version"].into_iter().zip(&parts);
+    let checked = named.try_for_each(|(what, part)| check_member_name(what, part));
     checked.map_err(|error| Invalid(format!("register:{prefix} covers no member: {error}")))?;
     match parts.len() {
         1..=4 => Ok(()),

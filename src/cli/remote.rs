@@ -83,11 +83,17 @@ impl<T> Answer<T> {
     pub(super) fn good(self) -> anyhow::Result<T> {
         match self {
             Self::Good(answer) => Ok(answer),
-            Self::Problem(problem) if problem.status == StatusCode::UNAUTHORIZED => Err(anyhow!(
-                "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
+            // Of a certificate that was shown the API says what is to be done.
+            Self::Problem(problem)
+                if problem.status == StatusCode::UNAUTHORIZED
+                    && !problem.detail.contains("certificate") =>
+            {
+                Err(anyhow!(
+                    "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
                     settings with its api.token_file by -c ({})",
-                status_in_words(&problem)
-            )),
+                    status_in_words(&problem)
+                ))
+            }
             Self::Problem(problem) => {
                 Err(anyhow!("{} ({})", problem.detail, status_in_words(&problem)))
             }

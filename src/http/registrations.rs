@@ -254,7 +254,7 @@ fn respond(
     shown: impl FnOnce(RegistrationReport) -> Option<RegistrationReport>,
 ) -> Result<Response, HttpError> {
     let report = match answer {
-        RegistrationAnswer::Done(report) => report,
+        RegistrationAnswer::Done(report) => *report,
         RegistrationAnswer::KeptBack(report) => return Err(HttpError::Reload(report)),
     };
     let status = match report.outcome {

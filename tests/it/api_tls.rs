@@ -111,7 +111,7 @@ fn clients_are_known_by_their_certificates_until_these_are_revoked() {
         assert!(complaints(&output).contains("401"), "{why}: {}", complaints(&output));
     }
     let stranger = complaints(&scene.as_client("ops2", &["status"]));
-    let remedy = "none of its names (\"ops2\") is the `san` of an `[[api.client]]`";
+    let remedy = "none of its names (\"ops2\", \"localhost\") is the `san` of an `[[api.client]]`";
     assert!(stranger.contains(remedy), "{stranger}");
     let pin = ["pin", "node1", "m1", "--force", "--wait", "0s", "--token", "s3cret"];
     let output = scene.as_client("ops1", &pin);
