@@ -11,7 +11,6 @@ use mapsmith_core::access::token::check_name;
 use mapsmith_core::access::{Grant, Role};
 use mapsmith_core::desired::hold::Rollback;
 use mapsmith_core::events::UnknownKind;
-use mapsmith_core::members::check_name as check_member_name;
 use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::{LONGEST_REASON, ServerEdit};
 use mapsmith_core::server::{MAX_NAME, MAX_WEIGHT, is_valid_name};
@@ -275,7 +274,7 @@ pub fn token(
     if grants.len() > MOST_GRANTS {
         return Err(Invalid(format!("a token has at most {MOST_GRANTS} grants")));
     }
-    grants.iter().try_for_each(may_match)?;
+    grants.iter().try_for_each(Grant::check).map_err(|error| Invalid(error.to_string()))?;
     if role == Role::None && grants.is_empty() {
         return Err(Invalid("with the role none and without grants it may do nothing".to_owned()));
     }
@@ -292,21 +291,6 @@ pub fn token(
     };
     let expires_at = duration.map(end).transpose()?;
     Ok(NewToken { name, role, grants, expires_at, created_by })
-}
-
-/// Whether there can be anything that a grant covers: one for members begins as their paths do.
-fn may_match(grant: &Grant) -> Result<(), Invalid> {
-    let Grant::Register(prefix) = grant else { return Ok(()) };
-    let parts: Vec<_> = prefix.strip_suffix('/').unwrap_or(prefix).split('/').collect();
-    let mut named = ["name", "version"].into_iter().zip(&parts);
-    let checked = named.try_for_each(|(what, part)| check_member_name(what, part));
-    checked.map_err(|error| Invalid(format!("register:{prefix} covers no member: {error}")))?;
-    match parts.len() {
-        1..=4 => Ok(()),
-        _ => Err(Invalid(format!(
-            "register:{prefix} covers no member: a path is NAME/VERSION/HOST/PORT"
-        ))),
-    }
 }
 
 /// A time, as RFC 3339 has it.

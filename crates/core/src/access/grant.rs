@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{commands, names};
+use crate::{commands, members, names};
 
 /// The most grants of one token.
 pub const MOST_GRANTS: usize = 32;
@@ -30,6 +30,11 @@ pub enum Grant {
 #[error("{0:?} is not a grant; a grant is node:MASTER, register:PREFIX, commands or commands:NAME")]
 pub struct NotAGrant(String);
 
+/// A grant that no member's path can begin with, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("register:{0} covers no member: {1}")]
+pub struct CoversNothing(String, String);
+
 impl Grant {
     /// Whether nodes of this master may be registered.
     pub fn covers_master(&self, master: &str) -> bool {
@@ -53,6 +58,23 @@ impl Grant {
             Self::Register(prefix) => rest(prefix)
                 .is_some_and(|(closed, rest)| closed || rest.is_empty() || rest.starts_with('/')),
             _ => false,
+        }
+    }
+
+    /// Whether there can be anything that it covers: one for members begins as their paths do.
+    ///
+    /// # Errors
+    /// There can't, and why.
+    pub fn check(&self) -> Result<(), CoversNothing> {
+        let Self::Register(prefix) = self else { return Ok(()) };
+        let nothing = |why: String| CoversNothing(prefix.clone(), why);
+        let parts: Vec<_> = prefix.strip_suffix('/').unwrap_or(prefix).split('/').collect();
+        let mut named = ["name", "version"].into_iter().zip(&parts);
+        let checked = named.try_for_each(|(what, part)| members::check_name(what, part));
+        checked.map_err(|error| nothing(error.to_string()))?;
+        match parts.len() {
+            1..=4 => Ok(()),
+            _ => Err(nothing("a path is NAME/VERSION/HOST/PORT".to_owned())),
         }
     }
 }

@@ -111,8 +111,9 @@ fn unpin(node: &str, are_others: bool) -> Action {
         true => "Add the server to HAProxy, or unpin the nodes and drain the master for the others",
         false => "Add the server to HAProxy, or unpin the nodes",
     };
-    let call = format!("DELETE /v1/overrides/{node}");
-    Action::command(help, &format!("mapsmith unpin {node}")).with_call(&call, Role::Operator)
+    let call = format!("DELETE /v1/overrides/{}", path_segment(node));
+    let command = format!("mapsmith unpin {}", shell_word(node));
+    Action::command(help, &command).with_call(&call, Role::Operator)
 }
 
 fn of_the_map_file(status: &Status, now: Timestamp, items: &mut Vec<Item>) {

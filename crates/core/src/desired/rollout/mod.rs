@@ -6,7 +6,6 @@
 //! health of what is stable. Every wait has an end, after which a person is needed and nothing is
 //! taken away from them. What the sources say meanwhile waits behind it.
 
-use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +18,7 @@ use crate::history::Fingerprint;
 use crate::status::InstanceState;
 
 mod instances;
+mod words;
 
 pub use instances::{CanaryInstances, ChoiceError, choose};
 
@@ -478,32 +478,6 @@ impl Rollout {
 }
 
 /// How it stands, in a sentence.
-impl fmt::Display for Rollout {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.subject {
-            Subject::Rollback { of } => write!(out, "the rollback to revision {of} "),
-            Subject::Approve { held } => write!(out, "the held change {held} "),
-        }?;
-        let first = self.instances.join(", ");
-        match (self.state, self.in_force) {
-            (State::Waiting, _) => write!(out, "goes to {first} first"),
-            (State::Baking, _) => {
-                write!(out, "bakes in {first}")?;
-                self.ends.map_or(Ok(()), |ends| write!(out, " until {ends:.0}"))
-            }
-            (State::Paused | State::Stuck, None) => {
-                write!(out, "stays in {first} until somebody promotes or aborts it")
-            }
-            (State::Promoting, None) => write!(out, "is to go everywhere"),
-            (State::Promoting | State::Stuck, Some(_)) => write!(out, "goes to the last instances"),
-            (State::Paused | State::InForce, _) => write!(out, "is in force"),
-            (State::Aborting, _) => write!(out, "is being taken back"),
-            (State::Aborted, _) => write!(out, "was aborted"),
-        }?;
-        self.why.as_ref().map_or(Ok(()), |why| write!(out, ": {why}"))
-    }
-}
-
 fn has_no_instance(name: &str) -> String {
     format!("the settings have no instance {name}")
 }
