@@ -30,7 +30,7 @@ impl Pager {
             "echo \"[$MAPSMITH_TOKEN]\" >{folder}/token; cat >>{folder}/told; \
             echo >>{folder}/told; test ! -e {folder}/broken"
         );
-        format!("[notify]\ncommand = [\"/bin/sh\", \"-c\", {script:?}]\nsettle = \"500ms\"\n")
+        format!("[notify]\ncommand = [\"/bin/sh\", \"-c\", {script:?}]\nsettle = \"2s\"\n")
     }
 
     fn told(&self) -> Vec<Value> {
@@ -117,7 +117,7 @@ fn a_command_that_fails_is_run_again_and_shown_and_keeps_nothing_waiting() {
 #[test]
 fn a_command_that_a_person_copies_runs_nothing_that_a_registry_says() {
     let gateway = Gateway::plan(newest()).start();
-    let registry = Registry::start(&[("node1", "m;$(touch pwned)`id`'x")]);
+    let registry = Registry::start(&[("node1", "m;$(touch${IFS}pwned)`id`'x")]);
     let more = "[references]\nunknown = \"keep\"\n";
     let mapsmith = config(&gateway, &registry, more).start();
     let remedy = mapsmith.wait_for("the master is named", BOUND, |mapsmith| {
@@ -131,10 +131,10 @@ fn a_command_that_a_person_copies_runs_nothing_that_a_registry_says() {
     let shell =
         std::process::Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output();
     let read = String::from_utf8(shell.expect("a shell").stdout).unwrap();
-    assert_eq!(read, "<drain><m;$(touch pwned)`id`'x>", "{command}");
+    assert_eq!(read, "<drain><m;$(touch${IFS}pwned)`id`'x>", "{command}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was run: {command}");
     assert_eq!(
-        remedy["call"], "POST /v1/masters/m%3B%24%28touch%20pwned%29%60id%60%27x/drain",
+        remedy["call"], "POST /v1/masters/m%3B%24%28touch%24%7BIFS%7Dpwned%29%60id%60%27x/drain",
         "{remedy:#}"
     );
 }
