@@ -44,6 +44,12 @@ pub(super) enum ConfigVerb {
     Check {
         #[command(flatten)]
         document: DocumentFile,
+        /// As if what the same owner declared before and the file does not have were deleted
+        #[arg(long)]
+        prune: bool,
+        /// As if frontends might wait whose backend goes, and what is another owner's be taken over
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -74,6 +80,9 @@ pub(super) enum ConfigVerb {
         /// Let frontends wait whose backend goes
         #[arg(long)]
         force: bool,
+        /// That it is not declared is no failure
+        #[arg(long)]
+        missing_ok: bool,
         #[command(flatten)]
         order: Order,
     },
@@ -137,9 +146,11 @@ impl ConfigVerb {
                 export(&file, config, format)?;
                 Ok(SUCCESS)
             }
-            Self::Check { document, connection } => {
+            Self::Check { document, prune, force, connection } => {
                 let (body, path) = (document.read()?, ["v1", "config", "check"]);
-                let asked = connection.ask(Method::POST, &path, None, Some(&body), CHECK);
+                let prune = prune.then_some(("prune", "owner"));
+                let query = prune.into_iter().chain(flag("force", force));
+                let asked = connection.ask(Method::POST, &path, query, Some(&body), CHECK);
                 changed(asked.await?, format)
             }
             Self::Apply { document, prune, dry_run, force, order } => {
@@ -153,12 +164,14 @@ impl ConfigVerb {
                 let asked = order.ask_if(Method::PUT, &path, &parameters, Some(&body), Some(tag));
                 changed(asked.await?, format)
             }
-            Self::Delete { kind, name, dry_run, force, order } => {
+            Self::Delete { kind, name, dry_run, force, missing_ok, order } => {
                 let kind = match kind {
                     Kind::Frontend => "frontends",
                     Kind::Backend => "backends",
                 };
-                let parameters = [flag("dry_run", dry_run), flag("force", force)].concat();
+                let missing = missing_ok.then_some(("missing", "ok"));
+                let flags = [flag("dry_run", dry_run), flag("force", force)].concat();
+                let parameters: Vec<_> = flags.into_iter().chain(missing).collect();
                 let asked = order
                     .ask::<Option<ConfigChangeReport>>(
                         Method::DELETE,

@@ -30,8 +30,9 @@ pub(super) struct Wanted {
     /// Show those after this number; 0 shows all that are kept
     #[arg(long, value_name = "NUMBER")]
     after: Option<u64>,
-    /// Show these kinds alone, with commas between: revision, held, approved, instance, drift,
-    /// source, override, reload, config, token, attention
+    /// Show these kinds alone, with commas between: revision, held, approved, rejected, hold,
+    /// rollout, instance, drift, source, override, registration, switch, reload, config, token,
+    /// command, attention
     #[arg(long, value_name = "KINDS", default_value = "")]
     topics: String,
     /// The most events to show, without --follow: the latest ones, or with --after the first
@@ -194,7 +195,20 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args as _;
+    use mapsmith_core::events::EventKind;
+
     use super::*;
+
+    #[test]
+    fn help_names_each_kind_of_event() {
+        let command = Wanted::augment_args(clap::Command::new("events"));
+        let topics = command.get_arguments().find(|argument| argument.get_id() == "topics");
+        let help = topics.and_then(|topics| topics.get_help()).unwrap().to_string();
+        let (_, kinds) = help.split_once(": ").unwrap();
+        let known = EventKind::ALL.map(EventKind::name).join(", ");
+        assert_eq!(kinds, known, "`events --help` and the kinds that there are");
+    }
 
     #[test]
     fn a_stream_is_taken_apart_however_it_is_cut() {

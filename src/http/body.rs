@@ -18,10 +18,9 @@ use super::routes::Route;
 
 /// The most bytes of a body: mostly all that this API takes are a few names.
 pub(super) const LARGEST: usize = 64 * 1024;
-/// The most bytes of a body with many nodes.
+/// The most bytes of a body with many nodes, or with a whole configuration: all that the store may
+/// hold of one, however it is indented.
 pub(super) const LARGEST_BATCH: usize = 16 * 1024 * 1024;
-/// The most bytes of a whole configuration.
-pub(super) const LARGEST_CONFIG: usize = 4 * 1024 * 1024;
 /// How many of those may be in memory at once.
 const BATCHES: usize = 4;
 static BATCH_ROOM: Semaphore = Semaphore::const_new(BATCHES);

@@ -102,8 +102,7 @@ kinds! {
         rollout with that of the rollout, and `PUT /v1/config` with that of `GET /v1/config`; \
         with `api.require_if_match` whatever has an `ETag` does"
     TOO_LARGE "too-large" PAYLOAD_TOO_LARGE "The body is too large"
-        "the body is larger than 64 KiB, a whole configuration than 4 MiB, or many nodes than 16 \
-        MiB"
+        "the body is larger than 64 KiB, or many nodes or a whole configuration than 16 MiB"
     MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Not JSON"
         "the body's `Content-Type` is another than `application/json`"
     RATE_LIMITED "rate-limited" TOO_MANY_REQUESTS "Too many requests"

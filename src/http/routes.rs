@@ -6,7 +6,7 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use mapsmith_core::access::Role;
 
-use super::body::{LARGEST, LARGEST_BATCH, LARGEST_CONFIG};
+use super::body::{LARGEST, LARGEST_BATCH};
 use super::handlers::{self, access};
 use super::{
     commands, declared, events, history, map, members, nodes, openapi, overrides, problems,
@@ -73,11 +73,6 @@ impl Route {
 
     const fn with_large_body(mut self) -> Self {
         self.largest_body = LARGEST_BATCH;
-        self
-    }
-
-    const fn with_config(mut self) -> Self {
-        self.largest_body = LARGEST_CONFIG;
         self
     }
 
@@ -194,9 +189,11 @@ pub static ROUTES: &[Route] = &[
     Route::new(PUT, "/v1/frontends/{frontend}/rules", ADMIN, || put(declared::put_rules))
         .if_unchanged(),
     Route::new(GET, "/v1/config", VIEWER, || get(declared::config)),
-    Route::new(PUT, "/v1/config", ADMIN, || put(declared::put_config)).with_config().if_unchanged(),
+    Route::new(PUT, "/v1/config", ADMIN, || put(declared::put_config))
+        .with_large_body()
+        .if_unchanged(),
     // What is checked is code, too.
-    Route::new(POST, "/v1/config/check", ADMIN, || post(declared::check_config)).with_config(),
+    Route::new(POST, "/v1/config/check", ADMIN, || post(declared::check_config)).with_large_body(),
     Route::new(GET, "/v1/haproxy/config", VIEWER, || get(declared::haproxy_config)),
     Route::new(GET, "/v1/certificates", VIEWER, || get(handlers::certificates)),
     Route::new(POST, "/v1/certificates/{name}/renew", OPERATOR, || post(handlers::renew)),

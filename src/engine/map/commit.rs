@@ -219,7 +219,8 @@ fn entries_of(state: &SourceState) -> Option<Arc<EntryMap>> {
     Some(Arc::clone(&state.snapshot.as_ref()?.entries))
 }
 
-/// The sources whose map is another one than when the revision in force was made.
+/// The sources whose map is another one than when the revision in force was made. Of one that was
+/// not heard then, having no node is no news.
 fn changed_sources(sources: &[SourceState], before: &[Option<Arc<EntryMap>>]) -> Vec<String> {
     sources
         .iter()
@@ -227,7 +228,7 @@ fn changed_sources(sources: &[SourceState], before: &[Option<Arc<EntryMap>>]) ->
         .filter(|(index, state)| {
             match (entries_of(state), before.get(*index).and_then(Option::as_ref)) {
                 (Some(now), Some(before)) => !Arc::ptr_eq(&now, before),
-                (now, _) => now.is_some(),
+                (now, _) => now.is_some_and(|entries| !entries.is_empty()),
             }
         })
         .map(|(_, state)| state.status.name.clone())

@@ -16,7 +16,7 @@ use super::body::Room;
 use super::error::{HttpError, status_of};
 use super::etag::{EntityTag, number_condition};
 use super::handlers::json;
-use super::request::{Author, BackendName, DryRunQuery, NoQuery, Parameters};
+use super::request::{Author, BackendName, NoQuery, Parameters};
 use super::serve::{Begun, Outliving};
 use crate::api::declared::{
     ConfigAnswer, ConfigOrder, ConfigRequest, Secrets, document_of, object_of, patch_of,
@@ -31,7 +31,7 @@ use crate::store::AuditTicket;
 mod query;
 
 pub(super) use query::Prune;
-use query::{CandidateQuery, ConfigQuery, DeclareQuery, FrontendName, UndeclareQuery};
+use query::{CandidateQuery, CheckQuery, ConfigQuery, DeclareQuery, FrontendName, UndeclareQuery};
 
 type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
@@ -432,7 +432,7 @@ const DOCUMENT: &str = "{\"frontends\": [..], \"backends\": [..]}, each with nam
 #[utoipa::path(
     post,
     path = "/v1/config/check",
-    params(DryRunQuery),
+    params(CheckQuery),
     request_body = ConfigBody,
     responses(
         (status = 200, body = ConfigChangeReport),
@@ -445,7 +445,7 @@ pub(in crate::http) async fn check_config(
     State(api): Shared,
     Extension(ticket): Ticket,
     Extension(room): Extension<Room>,
-    _: Parameters<DryRunQuery>,
+    Parameters(CheckQuery { prune, force }): Parameters<CheckQuery>,
     Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
@@ -453,8 +453,8 @@ pub(in crate::http) async fn check_config(
     let document = document_of(json(&body, DOCUMENT)?, by.as_deref())?;
     drop((body, room));
     let condition = NumberCondition::default();
-    let order = ConfigOrder { condition, dry_run: true, by, ..ConfigOrder::default() };
-    let request = ConfigRequest::Document { document, prune: false };
+    let order = ConfigOrder { condition, dry_run: true, force, by, ..ConfigOrder::default() };
+    let request = ConfigRequest::Document { document, prune: prune.is_some() };
     respond(api.change_config(request, order, ticket).await?)
 }
 

@@ -87,6 +87,22 @@ impl QueryParameters for ConfigQuery {
     const KNOWN: &str = "the parameters are prune (owner), wait, dry_run, force and reason";
 }
 
+/// What a whole configuration may be given that is only checked.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct CheckQuery {
+    /// `owner`: as if what the document's owner declared before, and it does not have, went.
+    pub(in crate::http) prune: Option<Prune>,
+    /// As if frontends might be left without a backend, and what is another owner's be taken over.
+    #[serde(default)]
+    pub(in crate::http) force: bool,
+}
+
+impl QueryParameters for CheckQuery {
+    const KNOWN: &str = "the parameters are prune (owner) and force; nothing is stored anyway";
+}
+
 /// What goes that a document does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mapsmith_core::config::values::{
-    ErrorStatus, FilePath, HeaderName, Method, Name, Secret, StatusRanges, Text,
+    ErrorStatus, FilePath, HeaderName, HostValue, Method, Name, Secret, StatusRanges, Text,
 };
 use mapsmith_core::config::{self, HttpVersion};
 use serde::Deserialize;
@@ -40,7 +40,7 @@ section! {
         #[unset(says "`1.1` with `host`, else `1.0`")]
         pub version: Option<HttpVersion>,
         /// The `Host` header.
-        pub host: Option<Text>,
+        pub host: Option<HostValue>,
         /// The healthy answer: `{ status = "200-299" }`, `{ body = "running" }` (contains it) or
         /// `{ body_reg = "^ok" }`.
         #[unset(says "a status of 2xx or 3xx")]

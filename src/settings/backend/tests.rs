@@ -343,6 +343,7 @@ fn problems_of_what_is_rendered_are_named_with_their_key() {
         ("{server}.test", "a b", "tls.verify_host: \"a b\" is not a host name"),
         ("{server}.test", "{master}", "tls.verify_host: {producer} and {master} need"),
         ("send_proxy", "host = \"a b\"\nsend_proxy", "host: \"a b\" is not a host"),
+        ("\"app.test\"", "\"a b\"", "check.host: \"a b\" is not a host"),
         ("= { header = \"X-Tenant\" }", "= \"rdp\"", "\"rdp\" is none of roundrobin"),
         ("send_proxy", "retry_on = \"404s\"\nsend_proxy", "\"404s\" is none of conn-failure"),
         ("send_proxy", "errors = { status = 599, body = \"x\" }\nsend_proxy", "599 is none of"),

@@ -389,9 +389,17 @@ fn an_operator_declares_by_files() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("nothing changes"), "{said}");
     fs::write(&file, "").unwrap();
+    let (code, said) = cli(&["config", "check", path, "--owner", "deploy", "--prune"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("frontends/web deleted"), "{said}");
+    assert_eq!(scene.names(), ["web"], "a check deletes nothing");
     let (code, said) = cli(&["config", "apply", path, "--owner", "deploy", "--prune"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("frontends/web deleted"), "{said}");
+    let (code, said) = cli(&["config", "delete", "frontend", "web"]);
+    assert_eq!(code, 1, "{said}");
+    let (code, said) = cli(&["config", "delete", "frontend", "web", "--missing-ok"]);
+    assert_eq!(code, 0, "{said}");
     assert!(scene.names().is_empty());
     fs::write(&file, &text).unwrap();
     assert_eq!(cli(&["config", "apply", path]).0, 0);

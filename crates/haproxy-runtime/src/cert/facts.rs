@@ -44,7 +44,7 @@ impl Facts {
 impl Revoked {
     /// Whether this, which HAProxy showed, is `expected`. A listing ends where HAProxy's buffer
     /// does, so that of a long one only the first serial numbers were shown (`cut`).
-    pub(super) fn is(&self, expected: &Self, cut: bool) -> bool {
+    pub fn is(&self, expected: &Self, cut: bool) -> bool {
         self.last_update == expected.last_update
             && self.next_update == expected.next_update
             && if cut {
