@@ -75,6 +75,13 @@ impl Api {
         }
     }
 
+    /// Shows what an order's transaction has kept, so that whoever ordered it finds its event.
+    pub async fn show_kept_events(&self) {
+        if let Err(error) = self.events.catch_up().await {
+            tracing::error!("events can't be read: {error}");
+        }
+    }
+
     /// Keeps an event of what somebody did. That it can't be keeps nothing else back.
     pub async fn happened(&self, happening: Happening, ticket: &AuditTicket) {
         let asked = ticket.request();

@@ -176,13 +176,11 @@ impl Api {
     ) -> Result<RejectReport, Error> {
         ticket.explain(note.reason.clone());
         self.check_rejection_of(&id)?;
+        ticket.tell(of_rejection("the held change of map was rejected", &id));
         let (answer, result) = oneshot::channel();
-        let asked = Some(Arc::clone(&ticket));
-        let order = RejectOrder { id, note, ticket: asked, answer };
+        let order = RejectOrder { id, note, ticket: Some(ticket), answer };
         let rejected = self.order(Order::Reject(order), result).await?;
-        let text = format!("the held change of {} was rejected", rejected.of);
-        let happening = Happening::new(Timestamp::now(), EventKind::Rejected, &rejected.of, text);
-        self.happened(happening.in_state(&rejected.id), &ticket).await;
+        self.show_kept_events().await;
         Ok(RejectReport { held: rejected, dry_run: false })
     }
 
@@ -198,16 +196,12 @@ impl Api {
         dry_run: bool,
         ticket: Arc<AuditTicket>,
     ) -> Result<UnrejectReport, Error> {
+        let text = "the rejection of a held change of map was taken back";
+        ticket.tell(of_rejection(text, TAKEN_BACK));
         let (answer, result) = oneshot::channel();
-        let asked = (!dry_run).then(|| Arc::clone(&ticket));
-        let order = UnrejectOrder { id, ticket: asked, answer };
+        let order = UnrejectOrder { id, ticket: (!dry_run).then_some(ticket), answer };
         let (rejected, held) = self.order(Order::Unreject(order), result).await?;
-        if !dry_run {
-            let text = "the rejection of a held change of map was taken back".to_owned();
-            let now = Timestamp::now();
-            let happening = Happening::new(now, EventKind::Rejected, HeldChange::MAP, text);
-            self.happened(happening.in_state(TAKEN_BACK), &ticket).await;
-        }
+        self.show_kept_events().await;
         Ok(UnrejectReport { rejected, held, dry_run })
     }
 
@@ -303,6 +297,12 @@ fn shares(before: &EntryMap, after: &EntryMap) -> Vec<MasterShare> {
         share_after: share(then, after),
     });
     masters.collect()
+}
+
+/// The event of a verdict on a held change of the map: no other one can be rejected.
+fn of_rejection(text: &str, state: &str) -> Happening {
+    let now = Timestamp::now();
+    Happening::new(now, EventKind::Rejected, HeldChange::MAP, text.to_owned()).in_state(state)
 }
 
 /// None while the sources are followed.

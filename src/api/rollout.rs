@@ -80,24 +80,26 @@ impl Api {
         wait: Option<Duration>,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<RolloutChangeReport, Error> {
+        let (verb, state) =
+            if promote { ("promoted", "promoting") } else { ("aborted", "aborting") };
         if let Some(ticket) = &ticket {
             ticket.explain(note.reason.clone());
+            let text = format!("the rollout {id} was {verb} by an operator");
+            let happening = Happening::new(Timestamp::now(), EventKind::Rollout, &id, text);
+            ticket.tell(happening.in_state(state));
         }
         let mut asked = self.ask(|_| 0);
         let (answer, result) = oneshot::channel();
-        let order = RolloutOrder { id, version, promote, note, ticket: ticket.clone(), answer };
+        let is_tried = ticket.is_none();
+        let order = RolloutOrder { id, version, promote, note, ticket, answer };
         let (rollout, generation) = self.order(Order::Rollout(order), result).await?;
+        self.show_kept_events().await;
         let decision = self.decision.borrow().clone();
         let shown = self.rollout_report(&rollout, &decision.map.rollout);
-        let Some(ticket) = ticket else {
+        if is_tried {
             let (dry_run, stored) = (true, false);
             return Ok(RolloutChangeReport { dry_run, stored, rollout: shown, report: None });
-        };
-        let (verb, state) =
-            if promote { ("promoted", "promoting") } else { ("aborted", "aborting") };
-        let text = format!("the rollout {} was {verb} by an operator", rollout.id);
-        let happening = Happening::new(Timestamp::now(), EventKind::Rollout, &rollout.id, text);
-        self.happened(happening.in_state(state), &ticket).await;
+        }
         asked.generation = Some(generation);
         let is_late = matches!(rollout.state, State::Aborting) || rollout.is_promotion_pending();
         let (outcome, message) = match (is_late, wait) {

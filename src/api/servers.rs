@@ -151,10 +151,10 @@ impl Api {
         let edits = service.edit_servers().await;
         let scene = match self.scene(&place.backend).await {
             Ok(scene) => scene,
-            Err(error) if !ends_what_is_left(&service.latest(), &place, &change) => {
-                return Err(error);
+            Err(_) if self.is_left(&place) && ends_all(&service.latest(), &place, &change) => {
+                return end_what_is_left(service, place, change, ticket, condition).await;
             }
-            Err(_) => return end_what_is_left(service, place, change, ticket, condition).await,
+            Err(error) => return Err(error),
         };
         let server = scene.resolve(&place.server)?;
         let place = ServerPlace { server, ..place };
@@ -190,6 +190,13 @@ impl Api {
         let key = ObjectKey::new(ObjectKind::Backend, backend);
         let is_of_api = self.object_number(&key).is_some() && from == WRITTEN;
         if is_of_api { ORIGIN.to_owned() } else { from.to_owned() }
+    }
+
+    /// Whether there is an override of this server, and no backend of its name any more.
+    fn is_left(&self, place: &ServerPlace) -> bool {
+        let decision = self.decision.borrow().clone();
+        let left = self.left_over(decision.ordered, &decision.backends);
+        left.get(&place.backend).is_some_and(|servers| servers.contains(&place.server))
     }
 
     async fn scene(&self, name: &str) -> Result<Scene, Error> {
@@ -296,7 +303,7 @@ async fn keep(
 }
 
 /// Whether a change ends what is ordered, all of it.
-fn ends_what_is_left(overrides: &Overrides, place: &ServerPlace, change: &ServerChange) -> bool {
+fn ends_all(overrides: &Overrides, place: &ServerPlace, change: &ServerChange) -> bool {
     let ordered = overrides.server(&place.backend, &place.server);
     ordered.is_some() && change.edit.over(ordered).0.is_empty()
 }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use mapsmith_core::access::{Identity, IdentityKind};
+use mapsmith_core::events::Happening;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -81,14 +82,28 @@ pub struct AuditTicket {
     /// What the request's body says of it.
     reason: OnceLock<String>,
     row: OnceLock<i64>,
+    /// The event of what it orders.
+    happening: OnceLock<Happening>,
     /// Whether it was only asked what would be.
     changes_nothing: OnceLock<()>,
 }
 
 impl AuditTicket {
     pub fn new(request: AuditRequest) -> Self {
-        let (reason, row) = (OnceLock::new(), OnceLock::new());
-        Self { request, reason, row, changes_nothing: OnceLock::new() }
+        let (reason, row, happening) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { request, reason, row, happening, changes_nothing: OnceLock::new() }
+    }
+
+    /// Says what happens with the change: its event is kept in the change's own transaction.
+    pub fn tell(&self, happening: Happening) {
+        self.happening.get_or_init(|| happening);
+    }
+
+    /// The event of the change, with who asked for it.
+    pub(super) fn told(&self) -> Option<Happening> {
+        let AuditRequest { actor, reason, request_id, .. } = self.request();
+        let happening = self.happening.get()?.clone();
+        Some(happening.asked(Some(actor.name), reason, Some(request_id)))
     }
 
     /// The request, with the reason that is known by now.

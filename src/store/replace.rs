@@ -39,8 +39,14 @@ pub fn replace(path: &Path, text: &[u8], new_mode: u32) -> Result<(), MapFileErr
         let _ = fs::remove_file(&temporary);
         return Err(error(what, cause, false));
     }
-    sync_folder(target.parent().unwrap_or(Path::new("/")))
+    sync_folder(folder_of(&target))
         .map_err(|cause| error("its folder can't be synced", cause, true))
+}
+
+/// Of a bare name it is the folder that the program is in.
+fn folder_of(file: &Path) -> &Path {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Whether the file could be replaced now, without doing so.
@@ -147,6 +153,13 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_bare_name_is_one_of_the_folder_that_the_program_is_in() {
+        for (file, folder) in [("b.json", "."), ("./b.json", "."), ("a/b", "a"), ("/b", "/")] {
+            assert_eq!(folder_of(Path::new(file)), Path::new(folder), "{file}");
+        }
     }
 
     #[test]

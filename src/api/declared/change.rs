@@ -113,7 +113,8 @@ impl Api {
         } else {
             let (stored, changes) = (Arc::clone(&after), report.changes.clone());
             let ordered = ordered_versions(&before, &after);
-            let write = ObjectsWrite { before, after: stored, changes, ticket };
+            let of_settings = self.backends_of_settings();
+            let write = ObjectsWrite { before, after: stored, of_settings, changes, ticket };
             self.keep(store, write, order.switch, turn).await?;
             let outcome = self.outcome(&after, order.wait, what.clone()).await;
             (report.outcome, report.message) = outcome;
@@ -146,7 +147,7 @@ impl Api {
         let (link, after) = (Arc::clone(&self.declared.link), Arc::clone(&write.after));
         let switch = switch.map(|order| Ok::<_, Error>((self.member_service()?.clone(), order)));
         let switch = switch.transpose()?;
-        let deleted = deleted_backends(&write.before, &after);
+        let deleted: Vec<String> = write.gone_backends().map(str::to_owned).collect();
         let (members, overrides) = (self.members.clone(), self.overrides.clone());
         let task = tokio::spawn(async move {
             let overrides = match &overrides {
@@ -277,8 +278,9 @@ impl Api {
                 Ok((edits, false))
             }
             ConfigRequest::Delete { key } => {
-                self.is_not_of_settings(&key)?;
+                // One that is set aside, for the settings file has its name, can go.
                 if before.get(&key).is_none() {
+                    self.is_not_of_settings(&key)?;
                     return Err(Error::NoObject(key));
                 }
                 Ok((Edits::delete(before, key), false))
@@ -302,6 +304,12 @@ impl Api {
                 Err(Error::OwnedBySettings { key, file })
             }
         }
+    }
+
+    fn backends_of_settings(&self) -> BTreeSet<String> {
+        let declared = self.declared();
+        let backends = declared.of_file.keys().filter(|key| key.kind == ObjectKind::Backend);
+        backends.map(|key| key.name.clone()).collect()
     }
 
     async fn check(
@@ -379,13 +387,6 @@ impl Api {
         };
         has(&self.settings) && !has(file)
     }
-}
-
-/// The backends that are there before a change and not after it.
-fn deleted_backends(before: &Objects, after: &Objects) -> Vec<String> {
-    let gone = before.items.keys().filter(|key| after.get(key).is_none());
-    let gone = gone.filter(|key| key.kind == ObjectKind::Backend);
-    gone.map(|key| key.name.clone()).collect()
 }
 
 /// What is accepted, and which frontends wait.

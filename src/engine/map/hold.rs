@@ -338,16 +338,27 @@ impl MapDecider {
 
     /// What becomes of the sources' answer.
     pub(super) fn course(&mut self, answer: &Arc<EntryMap>, at: Timestamp) -> Course {
-        if self.hold.state == HoldState::default() {
-            return Course::Follow;
+        let (state, course) = self.course_and_state(answer, at);
+        let before = std::mem::replace(&mut self.hold.state, state);
+        self.note_hold_since(&before);
+        course
+    }
+
+    /// The same, and what of a hold is left then; nothing is changed.
+    pub(super) fn course_and_state(
+        &mut self,
+        answer: &Arc<EntryMap>,
+        at: Timestamp,
+    ) -> (HoldState, Course) {
+        let mut state = self.hold.state.clone();
+        if state == HoldState::default() {
+            return (state, Course::Follow);
         }
-        let before = self.hold.state.clone();
         let [answers, accepted] = &mut self.hold.names;
         let (answer, accepted) =
             (answers.id(answer), self.gate.accepted().map(|map| accepted.id(map)));
-        let course = self.hold.state.observe(&answer, accepted.as_deref(), at);
-        self.note_hold_since(&before);
-        course
+        let course = state.observe(&answer, accepted.as_deref(), at);
+        (state, course)
     }
 
     fn note_hold_since(&mut self, before: &HoldState) {

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use mapsmith_core::desired;
 use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::desired::hold::Course;
 use mapsmith_core::desired::rollout::{CanaryInstances, InstanceView, choose};
 use mapsmith_core::{HeldChange, Overrides, SourceState};
 
@@ -49,13 +52,18 @@ impl MapDecider {
         Ok(MapPreview { before, after: left.map_or(overridden.entries, Arc::new) })
     }
 
-    /// Why the guard would hold what these sources say, if it would.
-    pub(in crate::engine) fn would_hold(&self, sources: &[SourceState]) -> Option<String> {
+    /// Why what these sources say would be held, if it would: by the guard, or after a hold or a
+    /// canary.
+    pub(in crate::engine) fn would_hold(&mut self, sources: &[SourceState]) -> Option<String> {
         if !self.keeps_map || self.rollout_holds_sources() {
             return None;
         }
         let candidate = desired::merge(&views(sources)).ok()?;
-        self.judge(candidate, &self.overrides, self.clock.elapsed())
+        match self.course_and_state(&candidate, Timestamp::now()).1 {
+            Course::Follow => self.judge(candidate, &self.overrides, self.clock.elapsed()),
+            Course::Hold(why) => Some(why),
+            Course::Stay => None,
+        }
     }
 
     /// The held change of the map, where it could be approved or rejected now.

@@ -119,7 +119,7 @@ impl Engine {
     }
 
     /// On the answers of the last round, as what is registered is decided on.
-    fn try_registrations(&self, RegistrationTrial { entries, answer }: RegistrationTrial) {
+    fn try_registrations(&mut self, RegistrationTrial { entries, answer }: RegistrationTrial) {
         let mut answers = self.answers.clone();
         for state in answers.iter_mut().filter(|state| state.registered.is_some()) {
             if let Some(snapshot) = &mut state.snapshot {

@@ -180,7 +180,7 @@ impl Check {
             method: self.method.clone(),
             uri: self.uri.clone()?,
             version: self.version,
-            host: self.host.clone(),
+            host: self.host.clone().map(Text::from),
             expect: self.expect.clone().map(|expect| match expect {
                 Expect::Status(statuses) => config::Expect::Status(statuses),
                 Expect::Body(text) => config::Expect::Body(text),

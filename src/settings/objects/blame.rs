@@ -27,7 +27,7 @@ impl Order {
     pub(super) fn blame(&self, problems: &[Problem], objects: &Objects) -> Faults {
         let mut blamed = Faults::new();
         for (key, text) in self.in_place(problems) {
-            let (key, text) = match later(key, text, objects) {
+            let (key, text) = match self.later(key, text, objects) {
                 Some(later) => later,
                 None => (key.clone(), text.to_owned()),
             };
@@ -45,6 +45,22 @@ impl Order {
         blamed
     }
 
+    /// The other one of two frontends that listen at one address, where that one was changed later,
+    /// and the same said of it. One of the settings file is never at fault, whatever object that is
+    /// set aside has its name.
+    fn later(&self, key: &ObjectKey, text: &str, objects: &Objects) -> Option<(ObjectKey, String)> {
+        let (_, said) = text.split_once(": the frontend ")?;
+        let (other, address) = said.strip_suffix(" too")?.split_once(" listens at ")?;
+        let other = ObjectKey::new(ObjectKind::Frontend, other);
+        let object = objects.get(&other).filter(|_| self.keys().any(|key| *key == other))?;
+        if object.number <= objects.get(key)?.number {
+            return None;
+        }
+        let setting = bind_of(&object.spec, address);
+        let setting = setting.map_or_else(|| "bind".to_owned(), |at| format!("bind[{at}]"));
+        Some((other, format!("{setting}: the frontend {} listens at {address} too", key.name)))
+    }
+
     fn in_place<'a>(
         &'a self,
         problems: &'a [Problem],
@@ -54,21 +70,6 @@ impl Order {
             Some((self.0.get(&(kind, index))?, rest))
         })
     }
-}
-
-/// The other one of two frontends that listen at one address, where that one was changed later, and
-/// the same said of it.
-fn later(key: &ObjectKey, text: &str, objects: &Objects) -> Option<(ObjectKey, String)> {
-    let (_, said) = text.split_once(": the frontend ")?;
-    let (other, address) = said.strip_suffix(" too")?.split_once(" listens at ")?;
-    let other = ObjectKey::new(ObjectKind::Frontend, other);
-    let object = objects.get(&other)?;
-    if object.number <= objects.get(key)?.number {
-        return None;
-    }
-    let setting = bind_of(&object.spec, address);
-    let setting = setting.map_or_else(|| "bind".to_owned(), |at| format!("bind[{at}]"));
-    Some((other, format!("{setting}: the frontend {} listens at {address} too", key.name)))
 }
 
 /// Which of a frontend's binds this address is.

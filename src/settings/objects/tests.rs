@@ -121,6 +121,23 @@ fn of_two_that_listen_at_one_address_the_one_that_was_said_last_is_set_aside() {
 }
 
 #[test]
+fn of_the_files_frontend_and_one_at_its_address_the_objects_is_set_aside_and_no_other() {
+    let bound = |bind: &str| json!({"bind": [bind], "default_backend": "shared"});
+    // The file has taken the name of the one that was changed last, too.
+    let said = [
+        (Frontend, "other", bound(":79")),
+        (Frontend, "taken", bound(":81")),
+        (Frontend, "own", bound(":82")),
+    ];
+    let merged = with(&file(FILE), &said);
+    let reason = set_aside(&merged, Frontend, "taken");
+    assert!(reason.starts_with("bind[0]: the frontend own listens at "), "{reason}");
+    set_aside(&merged, Frontend, "own");
+    let other = &merged.declared().standings[&ObjectKey::new(Frontend, "other")];
+    assert!(other.counts(), "{other:?}");
+}
+
+#[test]
 fn each_fault_of_an_object_is_told_by_itself_with_its_key() {
     let wrong = json!({"servers": [], "balanse": "random", "retries": "x", "colour": 1});
     let lines = json!({"bind": ["fd@3"], "natives": ["a b", "log-format x", "c d"]});

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mapsmith_core::config::values::{BindAddress, Name};
+use mapsmith_core::config::values::{BindAddress, HostValue, Name};
 use mapsmith_core::config::{self, Native};
 use mapsmith_core::portmap::{DeclaredService, ServersFrom, Service};
 
@@ -126,5 +126,7 @@ fn check(check: config::HttpCheck) -> Check {
         config::Expect::Body(text) => Expect::Body(text),
         config::Expect::BodyRegex(regex) => Expect::BodyReg(regex),
     });
+    // It is a certificate's name, so it is a host.
+    let host = host.and_then(|host| HostValue::try_from(host.as_str().to_owned()).ok());
     Check { uri: Some(uri), method, version, host, expect, ..Check::default() }
 }

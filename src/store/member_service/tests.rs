@@ -208,7 +208,8 @@ async fn nothing_is_kept_of_a_switch_of_a_backend_that_is_deleted_meanwhile() {
         let (after, changes) = (Arc::new(after), edits.changes(&before));
         let request = AuditRequest::of_the_clock(Timestamp::now(), "backends/app".to_owned());
         let ticket = Arc::new(AuditTicket::new(request));
-        let write = ObjectsWrite { before, after: Arc::clone(&after), changes, ticket };
+        let (stored, of_settings) = (Arc::clone(&after), Default::default());
+        let write = ObjectsWrite { before, after: stored, of_settings, changes, ticket };
         opened.keep_objects(write).await.unwrap();
         after
     };

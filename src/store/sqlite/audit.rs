@@ -7,7 +7,7 @@ use mapsmith_core::access::IdentityKind;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter};
 
-use super::{SqliteStore, StoreErrorKind, time};
+use super::{SqliteStore, StoreErrorKind, events, time};
 use crate::store::audit::{Actor, AuditShare};
 use crate::store::{AuditRequest, AuditRow, AuditTicket, StoreError};
 
@@ -83,7 +83,8 @@ impl SqliteStore {
     }
 }
 
-/// Ends a transaction, with the row of the one who asked for it. With `target` it says what was
+/// Ends a transaction, with the row of the one who asked for it, and the event that they said it
+/// has. With `target` it says what was
 /// changed where the request could not know that.
 pub(super) fn commit(
     transaction: Transaction<'_>,
@@ -95,6 +96,9 @@ pub(super) fn commit(
         None => insert(&transaction, &ticket.request()),
     });
     let row = row.transpose()?;
+    if let Some(happening) = ticket.and_then(AuditTicket::told) {
+        events::insert(&transaction, &happening)?;
+    }
     transaction.commit()?;
     if let (Some(ticket), Some(row)) = (ticket, row) {
         ticket.noted(row);

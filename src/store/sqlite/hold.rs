@@ -21,7 +21,9 @@ impl HoldStore for SqliteStore {
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<(), StoreError> {
         self.with(move |connection| write(connection, &state, rollout.as_ref(), ticket.as_deref()))
-            .await
+            .await?;
+        self.kept_events.send_replace(());
+        Ok(())
     }
 
     async fn base_of(&self, newest: Arc<Revision>, number: u64) -> Result<EntryMap, StoreError> {

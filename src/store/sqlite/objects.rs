@@ -1,6 +1,7 @@
 //! Frontends and backends that are declared through the API: a row each, and the number of their
 //! last change. A change of them is one transaction, with a row of the audit and an event for each.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,8 +22,35 @@ use crate::store::{AuditRequest, AuditTicket, StoreError};
 pub struct ObjectsWrite {
     pub before: Arc<Objects>,
     pub after: Arc<Objects>,
+    /// The backends of the settings file. An object of such a name is set aside: what is ordered of
+    /// that backend is not its.
+    pub of_settings: BTreeSet<String>,
     pub changes: Vec<Change>,
     pub ticket: Arc<AuditTicket>,
+}
+
+impl ObjectsWrite {
+    /// The backends that there are no more.
+    pub fn gone_backends(&self) -> impl Iterator<Item = &str> {
+        self.backends_of(&self.before, &self.after)
+    }
+
+    /// The backends that are gone and those that are new. One that is new has nothing to do with
+    /// what was ordered when another had its name.
+    fn other_backends(&self) -> impl Iterator<Item = &str> {
+        self.gone_backends().chain(self.backends_of(&self.after, &self.before))
+    }
+
+    /// Those that `here` has, and `there` has not.
+    fn backends_of<'a>(
+        &'a self,
+        here: &'a Objects,
+        there: &'a Objects,
+    ) -> impl Iterator<Item = &'a str> {
+        let keys = here.items.keys().filter(|key| !there.items.contains_key(*key));
+        let names = keys.filter(|key| key.kind == ObjectKind::Backend).map(|key| &*key.name);
+        names.filter(|name| !self.of_settings.contains(*name))
+    }
 }
 
 impl SqliteStore {
@@ -88,7 +116,7 @@ pub(super) fn write(
     transaction: &Transaction<'_>,
     objects: &ObjectsWrite,
 ) -> Result<(), StoreErrorKind> {
-    let ObjectsWrite { before, after, changes, ticket } = objects;
+    let ObjectsWrite { before, after, of_settings: _, changes, ticket } = objects;
     const STATE: &str = "UPDATE objects_state SET number = ?2 WHERE number = ?1";
     let number = |objects: &Objects| i64::try_from(objects.number).unwrap_or(i64::MAX);
     let state = transaction.execute(STATE, [number(before), number(after)])?;
@@ -99,14 +127,18 @@ pub(super) fn write(
     for key in before.items.keys().filter(|key| !after.items.contains_key(*key)) {
         const DELETE: &str = "DELETE FROM objects WHERE kind = ?1 AND name = ?2";
         transaction.execute(DELETE, params![key.kind.section(), key.name])?;
-        if key.kind == ObjectKind::Backend {
-            members::forget_version(transaction, &key.name)?;
-        }
     }
-    for key in other_backends(before, after) {
-        for server in servers::forget(transaction, &key.name)? {
-            let target = format!("{key}/servers/{server}");
-            audit::insert(transaction, &AuditRequest { target, ..ticket.request() })?;
+    for backend in objects.gone_backends() {
+        members::forget_version(transaction, backend)?;
+    }
+    for backend in objects.other_backends() {
+        for server in servers::forget(transaction, backend)? {
+            let target = format!("backends/{backend}/servers/{server}");
+            let request = AuditRequest { target, ..ticket.request() };
+            audit::insert(transaction, &request)?;
+            let by = Some(request.actor.name.clone());
+            let ended = Happening::of_forgotten(request.at, &format!("{backend}/{server}"));
+            events::insert(transaction, &ended.asked(by, None, Some(request.request_id)))?;
         }
     }
     for (key, object) in &after.items {
@@ -115,19 +147,6 @@ pub(super) fn write(
         }
     }
     note(transaction, after, changes, ticket)
-}
-
-/// The backends that are gone and those that are new. One that is new has nothing to do with what
-/// was ordered when another had its name.
-fn other_backends<'a>(
-    before: &'a Objects,
-    after: &'a Objects,
-) -> impl Iterator<Item = &'a ObjectKey> {
-    let only = |here: &'a Objects, there: &'a Objects| {
-        let keys = here.items.keys().filter(|key| key.kind == ObjectKind::Backend);
-        keys.filter(move |key| !there.items.contains_key(*key))
-    };
-    only(before, after).chain(only(after, before))
 }
 
 fn put(
@@ -197,7 +216,8 @@ mod tests {
     fn write(before: Arc<Objects>, after: &Arc<Objects>, changes: Vec<Change>) -> ObjectsWrite {
         let request = AuditRequest::of_the_clock(Timestamp::UNIX_EPOCH, "config".to_owned());
         let (after, ticket) = (Arc::clone(after), Arc::new(AuditTicket::new(request)));
-        ObjectsWrite { before, after, changes, ticket }
+        let of_settings = BTreeSet::new();
+        ObjectsWrite { before, after, of_settings, changes, ticket }
     }
 
     #[tokio::test]
@@ -281,5 +301,38 @@ mod tests {
         let rows = store.audit(AuditFilter { limit: 9, ..Default::default() }).await.unwrap();
         let of_server = |row: &&AuditRow| row.target == "backends/app/servers/one";
         assert_eq!(rows.iter().filter(of_server).count(), 2, "{rows:#?}");
+        let last = store.last_events().await.unwrap();
+        let told = last.iter().find(|event| event.subject == "app/one");
+        let state = told.and_then(|event| event.state.as_deref());
+        assert_eq!(state, Some("ended"), "whoever follows is told: {told:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_ordered_of_the_settings_files_backend_outlives_an_object_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("s.db")).await.unwrap();
+        let key = ObjectKey::new(ObjectKind::Backend, "app");
+        let empty = Arc::new(Objects::default());
+        let put = Edits::put(&empty, key.clone(), &Spec::default(), None, "anna").unwrap();
+        let app = put.after(&empty, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+        let app = Arc::new(app);
+        store.keep_objects(write(empty, &app, Vec::new())).await.unwrap();
+        let ordered = ServerOverride {
+            backend: "app".to_owned(),
+            server: "one".to_owned(),
+            order: ServerOrder { state: None, weight: Some(0) },
+            since: Timestamp::UNIX_EPOCH,
+            until: None,
+            note: Note::default(),
+        };
+        store.change(OverrideChange::SetServer(ordered.clone()), None).await.unwrap();
+        let gone = Edits::delete(&app, key);
+        let after = gone.after(&app, Timestamp::UNIX_EPOCH, &Note::default()).unwrap();
+        let of_settings = BTreeSet::from(["app".to_owned()]);
+        let set_aside = ObjectsWrite { of_settings, ..write(app, &Arc::new(after), Vec::new()) };
+        assert_eq!(set_aside.gone_backends().next(), None);
+        store.keep_objects(set_aside).await.unwrap();
+        let kept = store.load().await.unwrap();
+        assert_eq!(kept.server("app", "one"), Some(&ordered));
     }
 }

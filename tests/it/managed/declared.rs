@@ -226,6 +226,17 @@ fn the_settings_files_objects_are_the_files_also_when_it_takes_a_name() {
     scene.managed.write_settings(&own);
     scene.managed.mapsmith.hangup();
     scene.managed.wait_for_word("one");
+    // It can go, too, and the file's of that name stays.
+    scene.managed.write_settings(&own.replace("\"own\"\nbind", "\"web\"\nbind"));
+    scene.managed.mapsmith.hangup();
+    eventually("it is set aside again", PATIENCE, || {
+        let config = scene.ask("GET", "/v1/config", &Value::Null).1;
+        (config["frontends"][0]["status"]["state"] == "set_aside").then_some(())
+    });
+    let (status, problem) = scene.ask("DELETE", "/v1/frontends/web?wait=30s", &Value::Null);
+    assert_eq!(status, 204, "{problem:#}");
+    let (status, web) = scene.ask("GET", "/v1/frontends/web", &Value::Null);
+    assert_eq!((status, web["status"]["origin"].as_str()), (200, Some("settings")), "{web:#}");
 }
 
 #[test]

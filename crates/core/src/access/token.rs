@@ -20,8 +20,8 @@ pub const ROTATION_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
 /// The longest name of a token.
 pub const LONGEST_NAME: usize = 64;
 /// Names of those who have no token of the store: that of `api.token_file`, whoever asks without
-/// one, what ends by itself.
-const RESERVED: [&str; 3] = ["file", "local", "clock"];
+/// one, what ends by itself, what the settings declare.
+const RESERVED: [&str; 4] = ["file", "local", "clock", "settings"];
 /// What the names of other APIs' clients begin with.
 pub(super) const COMPAT: &str = "compat.";
 
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_token_has_no_name_that_mapsmith_calls_somebody_by() {
-        for taken in ["file", "local", "clock", "compat.aqueduct"] {
+        for taken in ["file", "local", "clock", "settings", "compat.aqueduct"] {
             assert!(check_name(taken).unwrap_err().contains("take another name"), "{taken}");
         }
         for name in ["files", "compat", "compat-ci"] {

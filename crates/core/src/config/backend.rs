@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{ErrorStatus, HeaderName, HostValue, Method, Name, Secret, StatusRanges, Text};
+use super::values::{ErrorStatus, HeaderName, Method, Name, Secret, StatusRanges, Text};
 use super::{Mode, Native, serialized};
 use crate::server::{DesiredBackend, Server};
 
@@ -76,7 +76,7 @@ pub struct HttpCheck {
     pub uri: Text,
     /// 1.0 unless it is given, or 1.1 with a host.
     pub version: Option<HttpVersion>,
-    pub host: Option<HostValue>,
+    pub host: Option<Text>,
     /// A status of 2xx or 3xx unless it is given.
     pub expect: Option<Expect>,
 }

@@ -263,6 +263,12 @@ impl Happening {
         Some(happening.asked(note.by, note.reason, None))
     }
 
+    /// What was ordered of a server, and ends with its backend.
+    pub fn of_forgotten(now: Timestamp, server: &str) -> Self {
+        let text = format!("what was ordered of {server} ended with its backend");
+        Self::new(now, EventKind::Override, server, text).in_state("ended")
+    }
+
     /// An override of a node whose time is over.
     pub fn of_end(now: Timestamp, node: &str) -> Self {
         let text = format!("the time of {node}'s override is over");

@@ -82,10 +82,13 @@ fn stands_for(one: &Seen, sent: &[Seen], known: &[Seen]) -> Option<String> {
         return alike.get(at).filter(|_| now.len() == alike.len()).map(|it| it.text.clone());
     }
     let there = known.iter().find(|other| other.place == one.place && other.is_alike(one))?;
-    // What was there may stand elsewhere now, and this is another one.
-    let is_elsewhere =
-        sent.iter().any(|other| other.is_alike(there) && other.element == there.element);
-    (!is_elsewhere).then(|| there.text.clone())
+    // What was there may stand elsewhere now, or be gone, and this be another one: of all that
+    // looks so and does not stand where it did, there is one secret alone.
+    let is_left =
+        |one: &&Seen| !sent.iter().any(|other| other.is_alike(one) && other.element == one.element);
+    let mut left = known.iter().filter(|other| other.is_alike(one)).filter(is_left);
+    let is_it = is_left(&there) && left.all(|other| other.text == there.text);
+    is_it.then(|| there.text.clone())
 }
 
 /// A text with a secret, as it is and as people see it.

@@ -185,6 +185,8 @@ fn a_hidden_secret_is_never_stored_as_one_and_never_another_ones() {
             as &dyn Fn(&mut Value),
         &|it: &mut Value| it["natives"][0] = json!("http-request set-header X-Api-Key ***"),
         &|it: &mut Value| it["rules"][0]["set_header"]["name"] = json!("X-Token"),
+        // One rule goes, and the other one is changed and now in its place.
+        &|it: &mut Value| it["rules"] = json!([set("/c", "***")]),
         &|it: &mut Value| it["natives"][1] = json!("redirect prefix https://***@a.test"),
     ] {
         let refused = sent(change).unwrap_err();

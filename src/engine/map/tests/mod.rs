@@ -104,7 +104,12 @@ impl Scene {
     /// What the sources say now; `None` has not answered yet.
     async fn answer(&mut self, sources: &[(&str, bool, Option<EntryMap>)]) {
         self.requests += 1;
-        let states: Vec<_> = sources
+        let states = self.states(sources);
+        self.decider.decide(&states, Arc::clone(&self.overrides)).await;
+    }
+
+    fn states(&self, sources: &[(&str, bool, Option<EntryMap>)]) -> Vec<SourceState> {
+        sources
             .iter()
             .map(|(name, required, map)| {
                 let mut state = SourceState::before_first_poll(
@@ -126,8 +131,7 @@ impl Scene {
                 });
                 state
             })
-            .collect();
-        self.decider.decide(&states, Arc::clone(&self.overrides)).await;
+            .collect()
     }
 
     async fn one(&mut self, map: EntryMap) {

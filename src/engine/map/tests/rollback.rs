@@ -111,6 +111,11 @@ impl Held {
         done.map(drop)
     }
 
+    fn would_hold(&mut self, said: usize) -> Option<String> {
+        let states = self.scene.states(&[("puppetdb", true, Some(nodes(said, "m1")))]);
+        self.scene.decider.would_hold(&states)
+    }
+
     pub async fn reject(&mut self, id: &str) -> Result<HeldChange, HoldOrderError> {
         self.scene.decider.reject(id, Note::default(), None).await
     }
@@ -146,6 +151,7 @@ async fn a_rollback_is_beyond_the_guard_and_nothing_of_the_sources_is_applied_un
     assert_eq!(held.scene.file().len(), 100, "a restart loads it");
     held.restart().await;
     held.decide().await;
+    assert_eq!(held.would_hold(101), None, "the sources are held back as they are");
     let decision = held.scene.decider.decision();
     assert_eq!((held.number(), decision.held.as_ref()), (4, None));
     assert_eq!(decision.hold.waiting.added, 1, "what the sources would change");
@@ -196,8 +202,12 @@ async fn after_a_hold_what_the_sources_say_is_held_and_a_rejected_answer_is_not_
         assert_eq!((held.number(), &held.scene.decider.decision().held), (3, &None));
         held.restart().await;
     }
+    let why = held.would_hold(102).expect("one node more would be held");
+    assert!(why.contains("its time is over"), "{why}");
+    assert_eq!(held.state().rejected.map(|it| it.note), Some(Note::default()), "only tried");
     held.said = nodes(102, "m1");
     held.decide().await;
+    assert_eq!(held.scene.held().reason, why);
     let id = held.scene.held().id.clone();
     held.scene.decider.approve(&id).unwrap();
     held.decide().await;
@@ -205,6 +215,7 @@ async fn after_a_hold_what_the_sources_say_is_held_and_a_rejected_answer_is_not_
     held.said = nodes(103, "m1");
     held.decide().await;
     assert_eq!((held.number(), held.state()), (5, HoldState::default()), "they are followed");
+    assert_eq!(held.would_hold(104), None);
 
     held.said = nodes(10, "m1");
     held.decide().await;

@@ -8,6 +8,7 @@ use mapsmith_core::desired::gate::Gate;
 use mapsmith_core::desired::guard::Window;
 
 use super::BackendList;
+use super::weights::EndedWeights;
 
 /// What is known of a backend's servers.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub(in crate::engine) struct ListMemory {
     damper: Damper<Server>,
     window: Window,
     former: VecDeque<String>,
-    unweighted: BTreeMap<String, u16>,
+    unweighted: EndedWeights,
 }
 
 impl BackendList {

@@ -27,6 +27,7 @@ mod written;
 pub(super) use masters::Masters;
 use masters::MastersList;
 pub(in crate::engine) use memory::ListMemory;
+use weights::EndedWeights;
 
 use super::resolve::HostAddresses;
 use crate::engine::record_hold;
@@ -85,7 +86,7 @@ pub(super) struct BackendList {
     /// The servers of which an order has ended lately, with the weight that was ordered.
     released: BTreeMap<String, Option<u16>>,
     /// The weights that servers of it were listed with, and are not any more.
-    unweighted: BTreeMap<String, u16>,
+    unweighted: EndedWeights,
     /// Whether HAProxy's file is Mapsmith's.
     is_rendered: bool,
     /// Its list, where that is one of members, and the number of the latest order that is in it.
@@ -124,7 +125,7 @@ impl BackendList {
             undrained: BTreeSet::new(),
             ordered: Vec::new(),
             released: BTreeMap::new(),
-            unweighted: BTreeMap::new(),
+            unweighted: EndedWeights::default(),
             is_rendered: settings.haproxy.is_some(),
             members: None,
             order: 0,
@@ -429,6 +430,7 @@ impl BackendList {
 
     /// Brings into force what is due, and notes whether that is what was said.
     pub(super) fn step(&mut self, now: Duration) {
+        self.unweighted.expire(now);
         self.bring_into_force(now);
         let in_force = self.damper.in_force();
         let is_said = in_force == self.gate.accepted() && self.gate.held().is_none();
@@ -446,7 +448,7 @@ impl BackendList {
         let (old, new) =
             (before.as_ref().unwrap_or(&nothing), self.damper.in_force().unwrap_or(&nothing));
         let counts = servers::counts(old, new);
-        weights::note_ended(&mut self.unweighted, old, new);
+        self.unweighted.note(old, new, now);
         tracing::info!(
             backend = self.settings.name,
             servers = new.len(),
@@ -484,7 +486,7 @@ impl BackendList {
             ordered: self.ordered.iter().map(|one| (one.server.clone(), one.order)).collect(),
             released: self.released.clone(),
             usual_weight: self.is_rendered.then_some(USUAL_WEIGHT),
-            unweighted: self.unweighted.clone(),
+            unweighted: self.unweighted.weights(),
         })
     }
 
