@@ -40,6 +40,7 @@ impl EndedWeights {
 
 #[cfg(test)]
 mod tests {
+    use haproxy_runtime::ServerAddress;
     use mapsmith_core::server::ServerOptions;
 
     use super::*;
@@ -47,7 +48,7 @@ mod tests {
     fn list(weight: Option<u16>) -> BTreeMap<String, Server> {
         let server = Server {
             name: "a".to_owned(),
-            address: "127.0.0.1:80".parse().unwrap(),
+            address: ServerAddress { ip: [127, 0, 0, 1].into(), port: 80 },
             weight,
             backup: false,
             options: ServerOptions::default(),
