@@ -40,7 +40,7 @@ impl EndedWeights {
 
 #[cfg(test)]
 mod tests {
-    use haproxy_runtime::ServerAddress;
+    use haproxy_runtime::server::ServerAddress;
     use mapsmith_core::server::ServerOptions;
 
     use super::*;
