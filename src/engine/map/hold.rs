@@ -184,6 +184,7 @@ impl MapDecider {
             let (of, by) = (hold.of, hold.note.by.as_deref());
             tracing::warn!(of, until, by, "a rollback of the store holds the sources back");
         }
+        self.window.recall(&state.window, self.clock.elapsed(), Timestamp::now());
         self.hold = SourceHold { state, store, ..SourceHold::default() };
         self.go_on_with_rollouts(rollouts).await;
         let pending = self.hold.state.hold.as_ref().filter(|hold| hold.revision.is_none());
@@ -351,7 +352,7 @@ impl MapDecider {
         at: Timestamp,
     ) -> (HoldState, Course) {
         let mut state = self.hold.state.clone();
-        if state == HoldState::default() {
+        if state.follows() {
             return (state, Course::Follow);
         }
         let [answers, accepted] = &mut self.hold.names;
@@ -402,6 +403,17 @@ impl MapDecider {
             None => {}
         }
         self.hold.unsaved |= self.hold.state != before;
+    }
+
+    /// Notes what a start must know to hold what the guard holds now.
+    pub(super) fn note_window(&mut self, now: Duration, at: Timestamp) {
+        let is_noted = !self.hold.state.window.is_empty();
+        if self.gate.held().is_some() == is_noted {
+            return;
+        }
+        let window = if is_noted { Vec::new() } else { self.window.past(now, at) };
+        self.hold.unsaved |= is_noted || !window.is_empty();
+        self.hold.state.window = window;
     }
 
     /// Stores what changed by itself.

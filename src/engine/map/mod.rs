@@ -460,6 +460,7 @@ impl MapDecider {
             }
         }
         self.compose_canary();
+        self.note_window(now, at);
         self.save_hold().await;
         self.removal = self.next_removal(now);
         self.decision.gone = Arc::clone(&self.gone);

@@ -73,7 +73,10 @@ pub(super) fn read(connection: &Connection) -> Result<HoldState, StoreErrorKind>
         read_answer(connection, "SELECT answer, since, reason, author, change FROM rejected")?;
     const ABORTED: &str = "SELECT answer, since, reason, author, NULL FROM aborted";
     let aborted = read_answer(connection, ABORTED)?;
-    Ok(HoldState { hold: hold.transpose()?, rejected, aborted })
+    const WINDOW: &str = "SELECT changes FROM guard_window";
+    let window = connection.query_row(WINDOW, [], |row| row.get::<_, String>(0)).optional()?;
+    let window = window.map(|changes| history::parsed(&changes)).transpose()?.unwrap_or_default();
+    Ok(HoldState { hold: hold.transpose()?, rejected, aborted, window })
 }
 
 fn read_answer(connection: &Connection, query: &str) -> Result<Option<Rejected>, StoreErrorKind> {
@@ -135,6 +138,11 @@ fn write(
             params![answer, milliseconds(*at), note.reason, note.by],
         )?;
     }
+    transaction.execute("DELETE FROM guard_window", [])?;
+    if !state.window.is_empty() {
+        const PUT: &str = "INSERT INTO guard_window (id, changes) VALUES (1, ?1)";
+        transaction.execute(PUT, [history::json(&state.window)?])?;
+    }
     rollout.map_or(Ok(()), |rollout| rollouts::write(&transaction, rollout))?;
     audit::commit(transaction, ticket, None)
 }
@@ -144,6 +152,7 @@ mod tests {
     use std::time::Duration;
 
     use mapsmith_core::HeldChange;
+    use mapsmith_core::desired::guard::PastChange;
     use mapsmith_core::desired::rollout::{CanaryInstances, Plan, Rollout, Subject, Terms, Then};
     use mapsmith_core::history::Fingerprint;
     use mapsmith_core::revision::ChangeCounts;
@@ -175,7 +184,10 @@ mod tests {
             Rejected { answer: "00ff".to_owned(), at: at(1), note, change: Some(change) };
         let answer = "11ee".to_owned();
         let aborted = Some(Rejected { answer, change: None, ..rejected.clone() });
-        let pending = HoldState { hold: Some(hold.clone()), rejected: Some(rejected), aborted };
+        let counts = ChangeCounts { moved: 7, ..ChangeCounts::default() };
+        let window = vec![PastChange { at: Timestamp::UNIX_EPOCH, entries: 9, counts }];
+        let pending =
+            HoldState { hold: Some(hold.clone()), rejected: Some(rejected), aborted, window };
         let end = HoldEnd { at: at(5), why: EndReason::OtherAnswer };
         let over = Hold { revision: Some(4), until: None, ended: Some(end), ..hold };
         let over = HoldState { hold: Some(over), ..HoldState::default() };

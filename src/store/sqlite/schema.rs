@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-pub(super) const MIGRATIONS: [&str; 24] = [
+pub(super) const MIGRATIONS: [&str; 25] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -141,6 +141,9 @@ pub(super) const MIGRATIONS: [&str; 24] = [
     WITH gone (id) AS (SELECT ifnull((SELECT min(id) - 1 FROM events), ifnull((SELECT seq FROM \
     sqlite_sequence WHERE name = 'events'), 0)))
     INSERT INTO events_gone (share, id) SELECT 0, id FROM gone UNION ALL SELECT 1, id FROM gone;
+",
+    "
+    CREATE TABLE guard_window (id INTEGER PRIMARY KEY CHECK (id = 1), changes TEXT NOT NULL) STRICT;
 ",
 ];
 

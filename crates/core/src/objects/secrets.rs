@@ -1,6 +1,6 @@
 //! What people see of an object, and how what they send back means what was there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -42,6 +42,9 @@ pub fn has_hidden(spec: &Spec) -> bool {
 pub fn restored(sent: &Spec, before: Option<&Spec>) -> Result<Spec, String> {
     let known = before.map(seen).unwrap_or_default();
     let sent_seen = seen(sent);
+    if let Some(place) = lost(sent, before) {
+        return Err(unknown(&place));
+    }
     let mut found = BTreeMap::new();
     for one in sent_seen.iter().filter(|one| one.has_hidden) {
         let secret = stands_for(one, &sent_seen, &known).ok_or_else(|| unknown(&one.place))?;
@@ -54,6 +57,27 @@ pub fn restored(sent: &Spec, before: Option<&Spec>) -> Result<Spec, String> {
         }
     });
     Ok(spec)
+}
+
+/// Where something stands for a secret and, for what was changed around it, is none any more: it
+/// would be stored as it is. Not of a text that was so before.
+fn lost(sent: &Spec, before: Option<&Spec>) -> Option<String> {
+    let mut as_before = BTreeSet::new();
+    let mut before = before.cloned().unwrap_or_default();
+    visit(&mut before, &mut |_, text| {
+        _ = text.contains(HIDDEN).then(|| as_before.insert(text.clone()))
+    });
+    let mut lost = None;
+    visit(&mut sent.clone(), &mut |place, text| {
+        let stands_for_one = match place.how {
+            How::Line => text.contains(HIDDEN) && !text.trim_start().starts_with('#'),
+            How::Whole | How::Text => text == HIDDEN,
+        };
+        if stands_for_one && !place.how.has_hidden(text) && !as_before.contains(text) {
+            lost.get_or_insert_with(|| place.name.clone());
+        }
+    });
+    lost
 }
 
 fn unknown(place: &str) -> String {

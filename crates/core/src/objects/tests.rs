@@ -179,12 +179,17 @@ fn a_hidden_secret_is_never_stored_as_one_and_never_another_ones() {
         it["natives"].as_array_mut().unwrap().insert(0, json!("option httplog"));
     });
     assert_eq!(more.unwrap()["natives"][1], said["natives"][0]);
+    let remark = json!("# *** old ***");
+    let remarked = sent(&|it| it["natives"] = json!([remark])).unwrap();
+    assert_eq!(remarked["natives"], json!([remark]), "no secret, and no place of one");
     // Nobody can tell which one is meant, or there is none there.
     for change in [
         &(|it: &mut Value| drop(it["natives"].as_array_mut().unwrap().remove(1)))
             as &dyn Fn(&mut Value),
         &|it: &mut Value| it["natives"][0] = json!("http-request set-header X-Api-Key ***"),
         &|it: &mut Value| it["rules"][0]["set_header"]["name"] = json!("X-Token"),
+        &|it: &mut Value| it["rules"][0]["set_header"]["name"] = json!("X-Plain"),
+        &|it: &mut Value| it["natives"][0] = json!("http-request set-header X-Plain ***"),
         // One rule goes, and the other one is changed and now in its place.
         &|it: &mut Value| it["rules"] = json!([set("/c", "***")]),
         &|it: &mut Value| it["natives"][1] = json!("redirect prefix https://***@a.test"),

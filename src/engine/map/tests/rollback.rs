@@ -259,3 +259,34 @@ async fn a_rejection_that_is_taken_back_is_a_held_change_again_which_can_be_appr
     held.decide().await;
     assert_eq!((held.number(), held.map().len()), (2, 10));
 }
+
+#[tokio::test]
+async fn what_the_guard_holds_for_what_came_before_it_is_held_after_a_restart_too() {
+    let mut held = Held::start(nodes(100, "m1")).await;
+    held.said = nodes(85, "m1");
+    held.decide().await;
+    held.restart().await;
+    held.decide().await;
+    held.said = nodes(75, "m1");
+    held.decide().await;
+    assert_eq!((held.number(), held.map().len()), (3, 75), "nothing was held at the restart");
+    held.said = nodes(62, "m1");
+    held.decide().await;
+    let (id, reason) = (held.scene.held().id.clone(), held.scene.held().reason.clone());
+    assert!(reason.contains("within 1h"), "{reason}");
+    for _ in 0..2 {
+        held.restart().await;
+        held.decide().await;
+        assert_eq!((&held.scene.held().id, &held.scene.held().reason), (&id, &reason));
+        assert_eq!((held.number(), held.map().len()), (3, 75));
+    }
+    held.scene.decider.approve(&id).unwrap();
+    held.decide().await;
+    assert_eq!((held.number(), held.map().len()), (4, 62));
+    assert_eq!(held.state(), HoldState::default(), "nothing is held any more");
+    held.restart().await;
+    held.decide().await;
+    held.said = nodes(52, "m1");
+    held.decide().await;
+    assert_eq!((held.number(), held.map().len()), (5, 52), "what was let through is over");
+}

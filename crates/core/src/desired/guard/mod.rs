@@ -19,7 +19,7 @@ pub mod window;
 
 pub use flapping::Flapping;
 pub use partial::Part;
-pub use window::{Accepted, Window};
+pub use window::{Accepted, PastChange, Window};
 
 /// How much of a map one change may touch: `"20%"` of the entries in force, or a number of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
 use super::Recent;
 use crate::revision::ChangeCounts;
 
@@ -16,11 +19,21 @@ const MOST_CHANGES: usize = 4096;
 
 #[derive(Debug, Clone, Copy)]
 struct Change {
-    at: Duration,
+    /// Before 0 where it came before a start.
+    at: SignedDuration,
     /// The mark of the content before it.
     before: u64,
     entries: usize,
     counts: ChangeCounts,
+}
+
+/// A change as it outlives the process that saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastChange {
+    pub at: Timestamp,
+    /// Entries before it.
+    pub entries: usize,
+    pub counts: ChangeCounts,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +83,32 @@ impl Window {
         self.length = length;
     }
 
+    /// What came into force within the window; `at` is what the time `now` is elsewhere.
+    pub fn past(&self, now: Duration, at: Timestamp) -> Vec<PastChange> {
+        let counting = self.changes.iter().filter(|change| self.counts(change, now));
+        let past = counting.filter_map(|change| {
+            let Change { entries, counts, .. } = *change;
+            Some(PastChange { at: at.checked_sub(age(change, now)).ok()?, entries, counts })
+        });
+        past.collect()
+    }
+
+    /// Goes on from what another process saw, where this one saw nothing. Nothing of it is known for a return: marks are of one
+    /// process.
+    pub fn recall(&mut self, past: &[PastChange], now: Duration, at: Timestamp) {
+        if !self.changes.is_empty() {
+            return;
+        }
+        let recalled = past.iter().zip(0u64..).map(|(change, index)| Change {
+            // A clock that was set back makes none younger than now.
+            at: steady(now).saturating_sub(at.duration_since(change.at).max(SignedDuration::ZERO)),
+            before: self.hasher.hash_one(("a start", index)),
+            entries: change.entries,
+            counts: change.counts,
+        });
+        self.changes = recalled.collect();
+    }
+
     /// The mark of what is in force with these changes: key, value before, value after. Takes time
     /// in proportion to them.
     pub fn after<'a>(
@@ -96,7 +135,7 @@ impl Window {
     }
 
     fn counts(&self, change: &Change, now: Duration) -> bool {
-        now.saturating_sub(change.at) < self.length
+        age(change, now).unsigned_abs() < self.length
     }
 
     /// Notes a change that came into force. A return to what was in force undoes what came since.
@@ -115,7 +154,7 @@ impl Window {
             return;
         }
         let mut change =
-            Change { at: now, before, entries: accepted.before, counts: accepted.counts };
+            Change { at: steady(now), before, entries: accepted.before, counts: accepted.counts };
         if accepted.approved {
             for change in self.changes.iter_mut().chain([&mut change]) {
                 (change.entries, change.counts) = (accepted.entries, ChangeCounts::default());
@@ -130,6 +169,14 @@ impl Window {
             next.counts += oldest.counts;
         }
     }
+}
+
+fn steady(time: Duration) -> SignedDuration {
+    SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
+}
+
+fn age(change: &Change, now: Duration) -> SignedDuration {
+    steady(now).saturating_sub(change.at).max(SignedDuration::ZERO)
 }
 
 #[cfg(test)]
@@ -164,6 +211,29 @@ mod tests {
         assert_eq!((recent(59).most, recent(59).counts), (10, removed(3)));
         assert_eq!((recent(60).most, recent(60).counts), (8, removed(1)));
         assert_eq!(recent(90), Recent::default());
+    }
+
+    #[test]
+    fn what_came_into_force_before_a_start_adds_up_with_what_comes_after_it() {
+        let mut window = Window::new(HOUR);
+        remove(&mut window, &["a", "b"], 10, 0, false);
+        remove(&mut window, &["c"], 8, 30, false);
+        let at = Timestamp::from_second(100_000).unwrap();
+        let later = |minutes| at + SignedDuration::from_mins(minutes);
+        let past = window.past(minutes(40), at);
+        assert_eq!(past[0].at, later(-40));
+        let mut next = Window::new(HOUR);
+        next.recall(&past, minutes(0), later(10));
+        let recent = |minute| next.recent(1, minutes(minute));
+        assert_eq!((recent(9).most, recent(9).counts), (10, removed(3)));
+        assert_eq!((recent(10).most, recent(10).counts), (8, removed(1)), "it is an hour ago");
+        assert_eq!(recent(40), Recent::default());
+        // A clock that was set back: they are as new as can be, and end all the same.
+        next = next.emptied();
+        next.recall(&past, minutes(0), later(-500));
+        assert_eq!(next.recent(1, minutes(59)).counts, removed(3));
+        assert_eq!(next.recent(1, minutes(60)).counts, removed(0));
+        assert_eq!(window.past(minutes(90), at), []);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Note;
+use crate::desired::guard::PastChange;
 use crate::revision::{ChangeCounts, HeldChange};
 
 /// What keeps the sources' answers from being applied.
@@ -26,6 +27,10 @@ pub struct HoldState {
     /// it, whatever the guard says.
     #[serde(default)]
     pub aborted: Option<Rejected>,
+    /// While the guard holds a change, what had come into force within its window when it began to:
+    /// else a start would let the change through.
+    #[serde(default)]
+    pub window: Vec<PastChange>,
 }
 
 /// What a rollback leaves.
@@ -139,6 +144,11 @@ pub struct Rollback {
 }
 
 impl HoldState {
+    /// Whether what the sources say is judged by the guard alone.
+    pub fn follows(&self) -> bool {
+        self.hold.is_none() && self.rejected.is_none() && self.aborted.is_none()
+    }
+
     /// The hold, while nothing that the sources say can be approved.
     pub fn lasting(&self) -> Option<&Hold> {
         self.hold.as_ref().filter(|hold| hold.ended.is_none())
@@ -171,7 +181,8 @@ impl HoldState {
         }
         let rejected = Rejected { answer, at: now, note: note.clone(), change: None };
         let hold = Hold { of, revision: None, since: now, until, note, ended: None };
-        Ok(Self { hold: Some(hold), rejected: Some(rejected), aborted: self.aborted.clone() })
+        let aborted = self.aborted.clone();
+        Ok(Self { hold: Some(hold), rejected: Some(rejected), aborted, ..Self::default() })
     }
 
     /// The state in which the sources are followed again.
