@@ -1,7 +1,8 @@
 //! What is kept of each revision: before the map file has it, and never in its way.
 //!
-//! A revision whose change can't be kept comes into force all the same. The next one is then kept
-//! as a change of the last that was, so one is missing and all the others can be had.
+//! A revision whose change can't be kept comes into force all the same, and is kept as soon as it can
+//! be. Where another one comes first, that is kept as a change of the last that was: so one is
+//! missing, and all the others can be had.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub(super) struct History {
     kept: Option<Kept>,
     /// The one that is kept, and not in force yet.
     next: Option<Kept>,
+    /// The record of one that could not be kept.
+    missed: Option<RevisionRecord>,
     error: Option<String>,
     /// What did not end in time: nothing else is asked of the store meanwhile.
     late: Option<JoinHandle<Result<(), StoreError>>>,
@@ -84,7 +87,7 @@ impl std::fmt::Debug for History {
 
 impl History {
     fn new(store: Arc<dyn HistoryStore>) -> Self {
-        Self { store, kept: None, next: None, error: None, late: None }
+        Self { store, kept: None, next: None, missed: None, error: None, late: None }
     }
 
     /// Keeps a revision, within a bound.
@@ -203,8 +206,8 @@ impl History {
         let error = kept.err();
         match (&self.error, &error) {
             (None, Some(error)) => tracing::error!(
-                "the history has a gap, a revision could not be kept: {error}; it comes into force \
-                    all the same"
+                "a revision could not be kept: {error}; it comes into force all the same, and is \
+                    tried again until another one does"
             ),
             (Some(_), None) => tracing::info!("revisions can be kept again"),
             _ => {}
@@ -274,9 +277,39 @@ impl MapDecider {
         let in_force = self.decision.in_force.as_ref();
         let before = self.gate.accepted().or(in_force.map(|revision| &revision.entries));
         let bases = [before.unwrap_or(&said.map), &said.map];
-        let kept = history.keep_next(record, revision, in_force, diff, bases).await;
+        let kept = history.keep_next(record.clone(), revision, in_force, diff, bases).await;
+        history.missed = kept.is_err().then_some(record);
         history.note(kept);
         round.steps.push(StepTiming::new("history", start.elapsed()));
+    }
+
+    /// Whether what is in force is to be kept once more, for it could not be.
+    pub(super) fn history_is_unsettled(&self) -> bool {
+        self.decision.active && self.history.as_ref().is_some_and(|history| history.error.is_some())
+    }
+
+    /// Keeps the revision in force, where that failed before.
+    pub(super) async fn keep_what_was_missed(&mut self) {
+        let (Some(in_force), true) = (self.decision.in_force.clone(), self.history_is_unsettled())
+        else {
+            return;
+        };
+        let base = self.gate.accepted().unwrap_or(&in_force.entries).clone();
+        let Some(history) = &mut self.history else { return };
+        let number = in_force.number;
+        let missed = history.missed.clone().filter(|record| record.number == number);
+        let is_kept = history.kept.as_ref().is_some_and(|kept| kept.revision.number == number);
+        let kept = match missed {
+            _ if is_kept => history.keep_base(&in_force, base).await,
+            Some(record) if history.kept.is_some() => {
+                let nothing = Diff::default();
+                let kept = history.keep_next(record, &in_force, None, &nothing, [&base, &base]);
+                kept.await.map(|()| history.kept = history.next.take())
+            }
+            _ => history.keep_found(&in_force, &base).await,
+        };
+        history.note(kept);
+        self.tell_history();
     }
 
     /// Keeps what the sources say by now beside a map that stays as it is.

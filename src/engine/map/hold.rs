@@ -121,7 +121,10 @@ impl SourceHold {
 
     /// What changed by itself could not be stored. One line for each reason.
     pub fn failed(&mut self, error: &HoldOrderError) {
-        let error = error.to_string();
+        let error = match error {
+            HoldOrderError::NotStored(why) => why.clone(),
+            error => error.to_string(),
+        };
         if self.error.as_ref() != Some(&error) {
             tracing::error!("how a rollback or a rollout stands can't be stored: {error}");
         }
@@ -406,7 +409,7 @@ impl MapDecider {
     }
 
     /// Notes what a start must know to hold what the guard holds now.
-    pub(super) fn note_window(&mut self, now: Duration, at: Timestamp) {
+    fn note_window(&mut self, now: Duration, at: Timestamp) {
         let is_noted = !self.hold.state.window.is_empty();
         if self.gate.held().is_some() == is_noted {
             return;
@@ -417,7 +420,8 @@ impl MapDecider {
     }
 
     /// Stores what changed by itself.
-    pub(super) async fn save_hold(&mut self) {
+    pub(super) async fn save_hold(&mut self, now: Duration, at: Timestamp) {
+        self.note_window(now, at);
         if self.hold_is_unsettled() {
             let state = self.hold.state.clone();
             let rollout = self.rollouts.stored().filter(|_| self.rollouts.unsaved);

@@ -374,6 +374,7 @@ impl MapDecider {
             || self.screens.waiting()
             || self.owners_error().is_some()
             || self.hold_is_unsettled()
+            || self.history_is_unsettled()
     }
 
     /// Whether the map file is to be compared with what it should hold.
@@ -460,8 +461,8 @@ impl MapDecider {
             }
         }
         self.compose_canary();
-        self.note_window(now, at);
-        self.save_hold().await;
+        self.save_hold(now, at).await;
+        self.keep_what_was_missed().await;
         self.removal = self.next_removal(now);
         self.decision.gone = Arc::clone(&self.gone);
         self.decision.steps = round.steps;

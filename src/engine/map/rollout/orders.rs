@@ -95,7 +95,7 @@ impl MapDecider {
         // One that came into force before is over.
         self.supersede_rollout(now);
         if self.rollouts.unsaved {
-            self.save_hold().await;
+            self.save_hold(self.clock.elapsed(), Timestamp::now()).await;
         }
         let stored =
             StoredRollout { rollout: rollout.clone(), plan: plan.clone(), ways: Some(ways) };

@@ -17,6 +17,7 @@ use mapsmith_core::{DrainedMaster, Note, Pin, Snapshot};
 use super::*;
 
 mod gone;
+mod history;
 mod overrides;
 mod owners;
 mod partial;
