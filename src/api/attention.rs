@@ -12,6 +12,7 @@ use mapsmith_core::{Overrides, Pin};
 
 use super::Api;
 use super::types::AttentionReport;
+use crate::store::SqliteStore;
 
 impl Api {
     /// What needs a person, worst first.
@@ -54,6 +55,8 @@ impl Api {
         let switches = self.versions_in_force().into_iter().map(|it| (it.version, it.waits_for));
         let switches = switches.collect();
         let owners = map.owners.error.map(|error| ("the owners of nodes", error));
+        let lost = self.store.as_ref().and_then(SqliteStore::loss);
+        let lost = lost.map(|error| ("what is ordered", error.to_string()));
         let history = map.history.error.map(|error| ("the revision in force", error));
         let hold_error = map.hold.error.map(|error| ("rollbacks and rollouts", error));
         let api = self.access.report().unwrap_or_default();
@@ -78,7 +81,7 @@ impl Api {
                 map.rejected.named.first().map(|row| row.to_string()),
             ),
             map_file: map.file,
-            store_errors: owners.into_iter().chain(history).chain(hold_error).collect(),
+            store_errors: [lost, owners, history, hold_error].into_iter().flatten().collect(),
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             left_over: self.left_over(decision.ordered, &decision.backends),
             backends: decision.backends,

@@ -184,6 +184,12 @@ pub enum StoreErrorKind {
     /// An override or a registration in it has a name that HAProxy would misread.
     #[error("holds an order about {name:?} that another program wrote ({reason}); remove that row")]
     Invalid { name: String, reason: Invalid },
+    /// What is written would be gone with the process.
+    #[error(
+        "has been removed, or another file is in its place: nothing can be stored; move it back, or \
+            restart Mapsmith, which goes on with what is there then"
+    )]
+    Gone,
     /// Whoever would write it is gone, and another one comes with other settings, or none.
     #[error("Mapsmith begins with other settings, or ends; try again in a moment")]
     Ending,

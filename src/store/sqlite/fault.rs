@@ -21,3 +21,33 @@ impl From<rusqlite::Error> for StoreErrorKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use mapsmith_core::OverrideChange;
+
+    use super::*;
+    use crate::store::{SqliteStore, Store};
+
+    #[tokio::test]
+    async fn nothing_is_taken_for_stored_where_the_file_is_gone_or_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, aside) = (folder.path().join("s.db"), folder.path().join("aside.db"));
+        let store = SqliteStore::open(&path).await.unwrap();
+        let change = || OverrideChange::Expire { now: Timestamp::UNIX_EPOCH };
+        assert_eq!(store.change(change(), None).await, Ok(None));
+        std::fs::rename(&path, &aside).unwrap();
+        for text in [None, Some("another")] {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            let error = store.change(change(), None).await.unwrap_err();
+            assert_eq!(error.fault, StoreErrorKind::Gone);
+            assert_eq!(store.loss(), Some(error));
+        }
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!(store.change(change(), None).await, Ok(None), "it is back");
+        assert_eq!(store.loss(), None);
+    }
+}

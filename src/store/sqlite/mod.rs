@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct SqliteStore {
     kept_events: watch::Sender<()>,
     /// Which file it is, if that could be seen.
     file: Option<(u64, u64)>,
+    /// Whether another one, or none, was at its path when it was used last.
+    is_gone: Arc<AtomicBool>,
     _lock: Arc<Lock>,
 }
 
@@ -97,6 +100,7 @@ impl SqliteStore {
             connection: Arc::new(Mutex::new(connection)),
             kept_events: watch::Sender::new(()),
             file: identity(path),
+            is_gone: Arc::default(),
             _lock: Arc::new(lock),
         })
     }
@@ -104,6 +108,13 @@ impl SqliteStore {
     /// Whether it is still the file at this path.
     pub fn is_at(&self, path: &Path) -> bool {
         self.path == path && self.file.is_some() && self.file == identity(path)
+    }
+
+    /// Why nothing can be stored, where the file is no longer at its path.
+    pub fn loss(&self) -> Option<StoreError> {
+        let path = || self.path.display().to_string();
+        let is_gone = self.is_gone.load(Ordering::Relaxed);
+        is_gone.then(|| StoreError { path: path(), fault: StoreErrorKind::Gone })
     }
 
     /// Whether both are one and the same.
@@ -214,8 +225,14 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreErrorKind> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let connection = Arc::clone(&self.connection);
-        blocking(&self.path, move |_| {
+        let (connection, file) = (Arc::clone(&self.connection), self.file);
+        let is_gone = Arc::clone(&self.is_gone);
+        blocking(&self.path, move |path| {
+            let gone = file.is_some() && file != identity(path);
+            is_gone.store(gone, Ordering::Relaxed);
+            if gone {
+                return Err(StoreErrorKind::Gone);
+            }
             work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
