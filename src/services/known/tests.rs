@@ -40,8 +40,7 @@ fn begin(known: &mut Known, services: &[(&str, u16)]) {
 }
 
 fn refused(name: &str, words: &str) -> Quarantined {
-    let text = words.to_owned();
-    let remark = Remark { level: Level::Alert, line: None, setting: None, text };
+    let remark = Remark::alert(None, words.to_owned());
     Quarantined { object: object(name), remarks: vec![remark] }
 }
 
