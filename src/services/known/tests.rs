@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mapsmith_core::SourceState;
-use mapsmith_core::render::verdict::{Level, Remark};
+use mapsmith_core::render::verdict::Remark;
 
 use super::*;
 
