@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use mapsmith_core::config::Config;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::objects::{ObjectKey, ObjectKind};
+use mapsmith_core::render::rendered;
+use mapsmith_core::render::secrets::masked;
 use mapsmith_core::render::verdict::{Level, Remark};
-use mapsmith_core::render::{Rendered, rendered};
 use mapsmith_core::server::ServerAddress;
 use mapsmith_core::server::list::{Host, ListedServer};
 use mapsmith_core::{DesiredServers, Server};
@@ -137,9 +138,10 @@ pub async fn check(
             false => CheckError::Failed(format!("{error:#}")),
         }
     })?;
+    let lines: Vec<_> = text.text().lines().collect();
     let of_level = |level| {
         let remarks = verdict.remarks.iter().filter(move |remark| remark.level == level);
-        remarks.map(|remark| fault(remark, &new.config, &text)).collect::<Vec<_>>()
+        remarks.map(|remark| fault(remark, &new.config, &lines)).collect::<Vec<_>>()
     };
     match verdict.valid {
         true => {
@@ -151,11 +153,11 @@ pub async fn check(
     }
 }
 
-/// A line that HAProxy names, with the object that it was made from.
-fn fault(remark: &Remark, config: &Config, text: &Rendered) -> Fault {
+/// A line that HAProxy names, among these of the text, with the object that it was made from.
+fn fault(remark: &Remark, config: &Config, lines: &[&str]) -> Fault {
     let line = remark.line.and_then(|line| {
-        let shown = text.shown();
-        shown.lines().nth(line.checked_sub(1)?).map(|line| line.trim().to_owned())
+        let line = lines.get(line.checked_sub(1)?)?;
+        Some(masked(line).as_deref().unwrap_or(line).trim().to_owned())
     });
     let place = remark.setting.as_deref().and_then(|setting| {
         let (kind, index, rest) = place_in_section(setting)?;
@@ -223,7 +225,7 @@ fn faults_of_ports(old: &Config, new: &Config) -> Vec<Fault> {
     let of_objects = taken
         .iter()
         .filter(|it| it.setting.as_deref().is_some_and(|setting| setting.starts_with("frontend[")));
-    of_objects.map(|remark| fault(remark, new, &Rendered::default())).collect()
+    of_objects.map(|remark| fault(remark, new, &[])).collect()
 }
 
 /// Changed frontends whose address another program listens at, too.

@@ -4,8 +4,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::answers::UNKEPT;
 use super::error::HttpError;
+use crate::api::declared::Secrets;
 use crate::api::{self, NumberCondition, Precondition};
+
+/// What the tag of something declared ends with where its secrets are hidden: that is another
+/// representation of the same state, and nobody has the one who has the other.
+const MASKED: &str = "-masked";
 
 /// The tag of one state of a resource: hexadecimal digits, which pass every client's parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +21,14 @@ impl EntityTag {
     /// Of what changes with this number alone.
     pub(super) fn numbered(number: u64) -> Self {
         Self(format!("{number:x}"))
+    }
+
+    /// The same of what is declared, as it is shown to somebody.
+    pub(super) fn declared(number: u64, secrets: Secrets) -> Self {
+        match secrets {
+            Secrets::Shown => Self::numbered(number),
+            Secrets::Hidden => Self(format!("{number:x}{MASKED}")),
+        }
     }
 
     /// Of what has this digest, in hexadecimal digits.
@@ -52,6 +66,18 @@ impl EntityTag {
         if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", self.0)) {
             response.headers_mut().insert(header::ETAG, tag);
         }
+        response
+    }
+
+    /// The same where nobody on the way may keep it: it has secrets for some, or changes without
+    /// its tag.
+    pub(super) fn answer_unkept<A: IntoResponse>(
+        &self,
+        request: &HeaderMap,
+        answer: impl FnOnce() -> A,
+    ) -> Response {
+        let mut response = self.answer(request, answer);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(UNKEPT));
         response
     }
 }
@@ -119,14 +145,17 @@ pub(super) fn precondition(request: &HeaderMap) -> Precondition {
     })
 }
 
-/// The same of what changes with a number alone.
+/// The same of what changes with a number alone, however it was shown.
 pub(super) fn number_condition(request: &HeaderMap) -> NumberCondition {
     let numbers = |name: HeaderName| {
         let tags = request.contains_key(&name).then(|| tags(request, name))?;
         // What is no number of ours is of another state.
         Some(tags.filter_map(|tag| match tag {
             None => Some(None),
-            Some(tag) => u64::from_str_radix(tag, 16).ok().map(Some),
+            Some(tag) => {
+                let number = tag.strip_suffix(MASKED).unwrap_or(tag);
+                u64::from_str_radix(number, 16).ok().map(Some)
+            }
         }))
     };
     let (is, is_not) = (numbers(header::IF_MATCH), numbers(header::IF_NONE_MATCH));
@@ -182,6 +211,32 @@ mod tests {
             assert!(!says(header::IF_NONE_MATCH, value), "{value}");
         }
         assert!(!says_what_it_changes(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn what_was_read_without_its_secrets_is_not_known_with_them_and_is_the_same_to_change() {
+        let [shown, hidden] =
+            [Secrets::Shown, Secrets::Hidden].map(|secrets| EntityTag::declared(1041, secrets));
+        let given = |name: HeaderName, tag: &str| {
+            HeaderMap::from_iter([(name, HeaderValue::try_from(tag).unwrap())])
+        };
+        for tag in ["\"411\"", "W/\"411-gzip\""] {
+            let request = given(header::IF_NONE_MATCH, tag);
+            assert!(shown.is_known(&request) && !hidden.is_known(&request), "{tag}");
+        }
+        for tag in ["\"411-masked\"", "W/\"411-masked-gzip\""] {
+            let request = given(header::IF_NONE_MATCH, tag);
+            assert!(hidden.is_known(&request) && !shown.is_known(&request), "{tag}");
+        }
+        for tag in ["\"411\"", "\"411-masked\"", "W/\"411-masked-gzip\""] {
+            let asked = number_condition(&given(header::IF_MATCH, tag));
+            assert_eq!(asked.is, Some(vec![Some(1041)]), "{tag}");
+            let asked = number_condition(&given(header::IF_NONE_MATCH, tag));
+            assert_eq!(asked.is_not, Some(vec![Some(1041)]), "{tag}");
+        }
+        let unkept = hidden.answer_unkept(&HeaderMap::new(), || "text");
+        assert_eq!(unkept.headers()[header::CACHE_CONTROL], UNKEPT);
+        assert_eq!(unkept.headers()[header::ETAG], "\"411-masked\"");
     }
 
     #[test]

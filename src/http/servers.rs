@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::Note;
@@ -15,7 +15,6 @@ use mapsmith_core::overrides::{ServerEdit, ServerOverride};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::answers::UNKEPT;
 use super::error::{HttpError, status_of};
 use super::etag::{EntityTag, precondition};
 use super::handlers::json;
@@ -86,12 +85,11 @@ pub(super) async fn backend(
     // Taken first: a declaration that changes meanwhile is never answered under the tag of a
     // later one.
     let number = api.object_number(&ObjectKey::new(ObjectKind::Backend, backend.clone()));
-    let report = api.backend(&backend, Secrets::for_whom(&identity)).await?;
+    let secrets = Secrets::for_whom(&identity);
+    let report = api.backend(&backend, secrets).await?;
     let Some(number) = number else { return Ok(Json(report).into_response()) };
     // It is of what is declared. Servers come and go without it, so nobody on the way keeps them.
-    let mut response = EntityTag::numbered(number).answer(&headers, || Json(report));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(UNKEPT));
-    Ok(response)
+    Ok(EntityTag::declared(number, secrets).answer_unkept(&headers, || Json(report)))
 }
 
 /// What is ordered of a server.

@@ -4,12 +4,14 @@
 //! sockets: the master of HAProxy 3.4 dies of a text that can't be parsed.
 
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
 use mapsmith_core::render::Rendered;
 use mapsmith_core::render::verdict::{Level, Remark, remarks};
 use tokio::process::Command;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::sockets::Sockets;
 use crate::command::{self, CommandError};
@@ -47,6 +49,8 @@ pub enum CheckError {
     Command(CommandError),
     #[error("{program} -v does not name a version of HAProxy: {printed:?} (haproxy.binary)")]
     Version { program: String, printed: String },
+    #[error("what HAProxy says was not read: {0}")]
+    Read(#[from] JoinError),
 }
 
 impl From<CommandError> for CheckError {
@@ -76,24 +80,29 @@ pub async fn check(
     let spawn = |asked: &mut Command| sockets.inherited(|| asked.spawn());
     let output = command::run(asked, bound, spawn).await?;
     let file = files.first().map_or_else(String::new, |file| file.display().to_string());
-    let mut remarks = remarks(&output.stderr, &file, rendered);
-    let valid = output.status.success();
-    if !valid && !remarks.iter().any(|remark| remark.level == Level::Alert) {
-        let text = match output.status.code() {
-            Some(NO_LISTENER) => {
-                "no frontend listens, so HAProxy would serve nobody with it".to_owned()
-            }
-            _ => {
-                let last = output.stderr.lines().rfind(|line| !line.trim().is_empty());
-                let last = last.map(|line| rendered.without_secrets(line, None));
-                let last = last.unwrap_or_else(|| "it says nothing".to_owned());
-                format!("{last} ({})", output.status)
-            }
-        };
-        remarks.push(Remark { level: Level::Alert, line: None, setting: None, text });
-    }
+    let (rendered, status, valid) = (rendered.clone(), output.status, output.status.success());
+    let stderr = output.stderr.clone();
+    // Thousands of remarks on a large configuration take a while to read.
+    let read = move || {
+        let mut remarks = remarks(&stderr, &file, &rendered);
+        if !valid && !remarks.iter().any(|remark| remark.level == Level::Alert) {
+            remarks.push(Remark::alert(None, unexplained(status, &stderr, &rendered)));
+        }
+        remarks
+    };
+    let remarks = spawn_blocking(read).await?;
     let printed = output.stdout + &output.stderr;
     Ok(Verdict { valid, remarks, printed })
+}
+
+/// What there is to tell of a refusal without an alert.
+fn unexplained(status: ExitStatus, stderr: &str, rendered: &Rendered) -> String {
+    if status.code() == Some(NO_LISTENER) {
+        return "no frontend listens, so HAProxy would serve nobody with it".to_owned();
+    }
+    let last = stderr.lines().rfind(|line| !line.trim().is_empty());
+    let last = last.map(|line| rendered.without_secrets(line));
+    format!("{} ({status})", last.as_deref().unwrap_or("it says nothing"))
 }
 
 /// The version of a program.

@@ -263,9 +263,7 @@ impl Files {
     /// Clears away what a killed Mapsmith has left half-written.
     pub fn remove_leftovers(&self) {
         remove_leftovers(&self.config);
-        for kind in ["candidate", "last-good"] {
-            remove_leftovers(&self.folder.join(kind).join(NAME));
-        }
+        kept(&self.folder).iter().for_each(|file| remove_leftovers(file));
     }
 
     fn keep_last_good(&self) -> Result<(), FilesError> {
@@ -355,6 +353,12 @@ pub fn probe_folder(folder: &Path) -> Result<(), FilesError> {
         true => FilesError::InFolder { path, cause },
         false => FilesError::Folder { path, cause },
     })
+}
+
+/// The configurations that are kept beside the one in place: what was tried last, and the last good
+/// one.
+pub(super) fn kept(folder: &Path) -> Vec<PathBuf> {
+    ["candidate", "last-good"].map(|kind| folder.join(kind).join(NAME)).to_vec()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! HAProxy's log file: where 2.6 says why it refuses a configuration, and every version why it does
 //! not start.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+use mapsmith_core::render::mask::Mask;
 
 /// How the lines begin that are about HAProxy itself.
 const LEVELS: [&str; 3] = ["[ALERT]", "[WARNING]", "[NOTICE]"];
@@ -27,14 +29,18 @@ impl Mark {
         Self { path: path.to_owned(), from: std::fs::metadata(path).map_or(0, |file| file.len()) }
     }
 
-    /// What HAProxy has said since of itself, its end where it is much; nothing where it can't be
-    /// read.
+    /// What HAProxy has said since of itself, and not of requests, its end where it is much; nothing
+    /// where it can't be read. It may have secrets: people get it [`without_secrets`].
     pub fn since(&self) -> String {
         let text = self.read().unwrap_or_default();
         let is_said = |line: &&str| LEVELS.iter().any(|level| line.starts_with(level));
         let said = text.lines().filter(is_said).collect::<Vec<_>>().join("\n");
         // Of a crash it speaks in other words.
-        let said = if said.is_empty() { text.trim() } else { &said };
+        let said = match said.is_empty() {
+            true => text.lines().filter(|it| !is_of_a_request(it)).collect::<Vec<_>>().join("\n"),
+            false => said,
+        };
+        let said = said.trim();
         let from = said.ceil_char_boundary(said.len().saturating_sub(MOST_SHOWN));
         said.get(from..).unwrap_or_default().to_owned()
     }
@@ -49,6 +55,26 @@ impl Mark {
         file.take(MOST_READ).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// What HAProxy has said, without the secrets of these configurations of it.
+pub(super) fn without_secrets(said: &str, configurations: &[PathBuf]) -> String {
+    if said.is_empty() {
+        return String::new();
+    }
+    let texts = configurations.iter().filter_map(|path| fs::read(path).ok());
+    let texts = texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Mask::of(&texts.collect::<Vec<_>>().join("\n")).over(said, None)
+}
+
+/// Whether a line of HAProxy's log is about a request or a connection: one has the time that it
+/// came in, like `[27/Nov/2026:20:40:41.884]`, or is an object of JSON.
+fn is_of_a_request(line: &str) -> bool {
+    let is_time = |word: &str| {
+        let time = word.strip_prefix('[').and_then(|word| word.strip_suffix(']'));
+        time.is_some_and(|time| time.matches('/').count() == 2 && time.matches(':').count() == 3)
+    };
+    line.trim_start().starts_with('{') || line.split_ascii_whitespace().any(is_time)
 }
 
 /// Opens it for a process that writes to its end, wherever that is.
@@ -86,6 +112,35 @@ mod tests {
         let mark = Mark::now(&path);
         writeln!(file, "{}end", "x".repeat(100_000)).unwrap();
         assert!(mark.since().len() <= 16 * 1024 && mark.since().ends_with("xend"));
+    }
+
+    #[test]
+    fn what_haproxy_said_is_never_a_request_of_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("haproxy.log");
+        let request = "127.0.0.1:56532 [27/Nov/2026:20:40:41.884] web app/three 0/0/0/2/7 200 117 \
+            - - ---- 1/1/0/0/0 0/0 \"GET /?token=geheim HTTP/1.1\"";
+        for (written, expected) in [
+            (request.to_owned(), ""),
+            ("{\"method\":\"GET\"}\n\n".to_owned(), ""),
+            (format!("free(): invalid pointer\n{request}\n"), "free(): invalid pointer"),
+            (format!("[ALERT] (7) : out of memory\n{request}"), "[ALERT] (7) : out of memory"),
+        ] {
+            let mark = Mark::now(&path);
+            write!(open(&path).unwrap(), "{written}").unwrap();
+            assert_eq!(mark.since(), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_haproxy_said_has_no_secret_of_its_configurations() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other, missing] = ["a.cfg", "b.cfg", "c.cfg"].map(|it| folder.path().join(it));
+        fs::write(&one, "http-request set-header Authorization 'Bearer one-secret'\n").unwrap();
+        fs::write(&other, b"# \xff\nuserlist u\n user a insecure-password other-one\n").unwrap();
+        let said = "[ALERT] (7) : unexpected 'Bearer one-secret' and 'other-one'";
+        let shown = without_secrets(said, &[one, missing, other]);
+        assert_eq!(shown, "[ALERT] (7) : unexpected *** and '***'");
     }
 
     #[test]

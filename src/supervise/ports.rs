@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use mapsmith_core::config::Config;
 use mapsmith_core::config::values::BindAddress;
-use mapsmith_core::render::verdict::{Level, Remark};
+use mapsmith_core::render::verdict::Remark;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketType, bind, socket};
@@ -36,11 +36,8 @@ pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> V
         let address = internet(address).and_then(|text| text.parse::<SocketAddr>().ok());
         address.is_some_and(is_taken)
     });
-    let alert = |(setting, address)| Remark {
-        level: Level::Alert,
-        line: None,
-        setting: Some(setting),
-        text: format!("{address} is taken by another program"),
+    let alert = |(setting, address)| {
+        Remark::alert(Some(setting), format!("{address} is taken by another program"))
     };
     taken.map(alert).collect()
 }

@@ -16,6 +16,7 @@ use haproxy_runtime::master::{Processes, worker_info};
 use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient};
 use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::files::{self, FilesError};
@@ -36,6 +37,9 @@ pub(super) const ANSWER_BOUND: Duration = Duration::from_secs(2);
 /// How often a process that starts is asked.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 const PID_FILE_MODE: u32 = 0o644;
+
+/// A process that was started, and a hold on it.
+type Spawned = (Box<dyn ChildWrapper>, Identity, OwnedFd);
 
 /// How a HAProxy is started.
 #[derive(Debug, Clone)]
@@ -229,7 +233,10 @@ impl Launch {
         // One that is not there needs no bound.
         let _ = log::bound(&path);
         let mark = Mark::now(&path);
-        let (mut child, identity, process) = self.spawn(sockets, &mark)?;
+        let Some((mut child, identity, process)) = self.spawn(sockets)? else {
+            let (status, said) = ("it ended at once".to_owned(), self.said(&mark).await);
+            return Err(ProcessError::Refused { status, said });
+        };
         self.keep_pid(identity);
         remove(&self.folder.stopped())?;
         remove(&self.folder.restarting())?;
@@ -237,7 +244,7 @@ impl Launch {
         while self.is_ready(identity).await.is_err() {
             if let Ok(Some(status)) = child.try_wait() {
                 remove(&self.folder.pid())?;
-                let (status, said) = (status.to_string(), mark.since());
+                let (status, said) = (status.to_string(), self.said(&mark).await);
                 return Err(ProcessError::Refused { status, said });
             }
             if Instant::now() >= deadline {
@@ -247,7 +254,7 @@ impl Launch {
                     master: self.folder.master_socket(),
                     admin: self.admin_socket.clone(),
                     bound: self.bound,
-                    said: mark.since(),
+                    said: self.said(&mark).await,
                 });
             }
             sleep(ASK_EVERY).await;
@@ -255,11 +262,14 @@ impl Launch {
         Ok(self.running(identity, process, mem::take(sockets)))
     }
 
-    fn spawn(
-        &self,
-        sockets: &Sockets,
-        mark: &Mark,
-    ) -> Result<(Box<dyn ChildWrapper>, Identity, OwnedFd), ProcessError> {
+    /// What it has said since then, without the secrets of what it was to load.
+    async fn said(&self, mark: &Mark) -> String {
+        let (said, files) = (mark.since(), self.files());
+        spawn_blocking(move || log::without_secrets(&said, &files)).await.unwrap_or_default()
+    }
+
+    /// The process; none where it has ended already.
+    fn spawn(&self, sockets: &Sockets) -> Result<Option<Spawned>, ProcessError> {
         let path = self.folder.log();
         let error = |cause| ProcessError::File { path: path.clone(), action: "opened", cause };
         let output = log::open(&path).map_err(error)?;
@@ -283,13 +293,8 @@ impl Launch {
         let child = group.into_inner();
         let pid = child.id().unwrap_or_default();
         // It is our child, so its pid is nobody else's before it was waited for.
-        let identity = Identity::of(pid);
-        let opened = identity.and_then(open);
-        let (identity, process) = opened.ok_or_else(|| ProcessError::Refused {
-            status: "it ended at once".to_owned(),
-            said: mark.since(),
-        })?;
-        Ok((child, identity, process))
+        let opened = Identity::of(pid).and_then(open);
+        Ok(opened.map(|(identity, process)| (child, identity, process)))
     }
 
     /// Whether the master answers, is this process, and has a worker. Of one that has served for a

@@ -116,7 +116,7 @@ mod tests {
 
     fn alert(setting: Option<&str>, text: &str) -> Remark {
         let setting = setting.map(str::to_owned);
-        Remark { level: Level::Alert, line: None, setting, text: text.to_owned() }
+        Remark::alert(setting, text.to_owned())
     }
 
     fn verdict(remarks: Vec<Remark>) -> Verdict {

@@ -53,13 +53,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// With the last so many bytes of what was said.
-    pub(super) fn with_words(mut self, most: usize) -> Self {
+    /// What was said.
+    pub(super) fn words(&mut self) -> &mut String {
         let (Self::Loaded { said: words, .. }
         | Self::Refused { said: words }
         | Self::MasterDied { said: words }
         | Self::Unknown { why: words }
-        | Self::Unreachable { why: words }) = &mut self;
+        | Self::Unreachable { why: words }) = self;
+        words
+    }
+
+    /// With the last so many bytes of that.
+    pub(super) fn with_words(mut self, most: usize) -> Self {
+        let words = self.words();
         let mut cut = words.len().saturating_sub(most);
         while !words.is_char_boundary(cut) {
             cut += 1;

@@ -11,6 +11,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::time::{sleep, timeout};
 
 use super::check::Verdict;
+use super::files;
 use super::identity::Identity;
 use super::log::{self, Mark};
 use super::process::{ANSWER_BOUND, ProcessError, mark, remove};
@@ -106,9 +107,12 @@ impl Running {
         }
     }
 
-    /// The end of what it has printed since it was started or found.
+    /// The end of what it has printed since it was started or found, without the secrets of its
+    /// configuration and of those that were tried before and since.
     pub fn said(&self) -> String {
-        self.log.since()
+        let kept = files::kept(self.folder.path());
+        let configurations = [vec![self.folder.configuration()], kept].concat();
+        log::without_secrets(&self.log.since(), &configurations)
     }
 
     /// Empties its log where that is too large. Whoever supervises it calls this now and then.

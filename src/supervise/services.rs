@@ -23,7 +23,7 @@ pub(super) fn refused(
     for remark in verdict.remarks.iter().filter(|remark| remark.level == Level::Alert) {
         let name = match &remark.setting {
             Some(setting) => owner(config, setting),
-            None => named(config, services, &remark.text),
+            None => named(config, services, &remark.sections),
         };
         let server = remark.setting.as_deref().and_then(server);
         match (name.filter(|name| services.contains(*name)), server) {
@@ -97,8 +97,7 @@ pub(super) fn listening(
     let listening = frontends.chain(metrics).chain(challenges);
     let listening = listening.filter(|(name, ..)| services.contains(*name));
     let refused = listening.filter_map(|(name, setting, addresses): (_, _, Vec<_>)| {
-        let alert =
-            |text| Remark { level: Level::Alert, line: None, setting: Some(setting.clone()), text };
+        let alert = |text| Remark::alert(Some(setting.clone()), text);
         let remarks: Vec<_> = addresses.into_iter().filter_map(&cause).map(alert).collect();
         (!remarks.is_empty()).then(|| Quarantined { object: object(name), remarks })
     });
@@ -162,9 +161,13 @@ fn server(setting: &str) -> Option<String> {
     Some(name.trim_matches('"').to_owned())
 }
 
-/// The service that a text without a line names in quotes.
-fn named<'a>(config: &'a Config, services: &BTreeSet<String>, text: &str) -> Option<&'a str> {
-    let is_named = |name: &str| text.contains(&format!("'{name}'"));
+/// The service that sections are of which a text without a line names.
+fn named<'a>(
+    config: &'a Config,
+    services: &BTreeSet<String>,
+    sections: &[String],
+) -> Option<&'a str> {
+    let is_named = |name: &str| sections.iter().any(|section| section == name);
     let backends = config.backends.iter().map(|backend| backend.name.as_str());
     let mut own = backends.filter(|name| services.contains(*name));
     let front = |name: &str| match name.strip_prefix("be") {
@@ -179,6 +182,8 @@ mod tests {
     use std::path::Path;
 
     use mapsmith_core::DesiredServers;
+    use mapsmith_core::render::render;
+    use mapsmith_core::render::verdict::remarks;
 
     use super::*;
     use crate::settings::Settings;
@@ -202,16 +207,17 @@ mod tests {
         servers = []
     "#;
 
+    /// As HAProxy says it, of a line of this setting if any.
+    fn said(config: &Config, setting: Option<&str>, text: &str) -> Remark {
+        let printed = format!("[ALERT]    (7) : config : {text}");
+        let remark = remarks(&printed, "/haproxy.cfg", &render(config)).remove(0);
+        Remark { setting: setting.map(str::to_owned), ..remark }
+    }
+
     fn refused_of(alerts: &[(Option<&str>, &str)]) -> Vec<String> {
         let settings = Settings::of_text(Path::new("/a.toml"), TWO, []).unwrap();
         let config = settings.haproxy_config(&DesiredServers::default()).unwrap();
-        let remark = |(setting, text): &(Option<&str>, &str)| Remark {
-            level: Level::Alert,
-            line: None,
-            setting: setting.map(str::to_owned),
-            text: (*text).to_owned(),
-        };
-        let remarks = alerts.iter().map(remark).collect();
+        let remarks = alerts.iter().map(|(setting, text)| said(&config, *setting, text)).collect();
         let verdict = Verdict { valid: false, remarks, printed: String::new() };
         let services = BTreeSet::from(["web".to_owned()]);
         let refused = refused(&config, &services, &verdict);
@@ -231,6 +237,27 @@ mod tests {
     }
 
     #[test]
+    fn a_service_is_refused_by_its_name_whatever_words_are_hidden() {
+        let hidden = "natives = [\"http-request set-header X-Auth-Scheme shop\", \
+            \"http-request set-header X-Token-Present listen\"]\n        servers = []";
+        let text = TWO.replace("\"web", "\"shop").replacen("servers = []", hidden, 1);
+        let settings = Settings::of_text(Path::new("/a.toml"), &text, []).unwrap();
+        let config = settings.haproxy_config(&DesiredServers::default()).unwrap();
+        let services = BTreeSet::from(["shop".to_owned()]);
+        for (text, shown) in [
+            ("proxy 'shop-listen': no backend", "proxy 'shop-listen': no backend"),
+            ("backend 'shop' has no server", "backend '***' has no server"),
+        ] {
+            let remarks = vec![said(&config, None, text)];
+            assert_eq!(remarks[0].text, shown);
+            let verdict = Verdict { valid: false, remarks, printed: String::new() };
+            let refused = refused(&config, &services, &verdict);
+            assert_eq!(refused.len(), 1, "{text}: {refused:?}");
+            assert_eq!(refused[0].object, "service shop");
+        }
+    }
+
+    #[test]
     fn a_service_of_a_portmap_is_refused_by_its_lines_and_told_without_settings() {
         let text = TWO.replace("\"web-listen\"", "\"fe-80\"").replace("\"web\"", "\"be-80\"");
         let settings = Settings::of_text(Path::new("/a.toml"), &text, []).unwrap();
@@ -240,12 +267,7 @@ mod tests {
             (Some("backend[1].servers \"a\""), "unable to load CA file"),
             (None, "proxy 'fe-80': unable to find required backend"),
         ] {
-            let remark = Remark {
-                level: Level::Alert,
-                line: None,
-                setting: setting.map(str::to_owned),
-                text: said.to_owned(),
-            };
+            let remark = super::tests::said(&config, setting, said);
             let verdict = Verdict { valid: false, remarks: vec![remark], printed: String::new() };
             let refused = refused(&config, &BTreeSet::from(["be-80".to_owned()]), &verdict);
             let [one] = &refused[..] else { panic!("{setting:?}: {refused:?}") };
@@ -264,12 +286,7 @@ mod tests {
         let settings = Settings::of_text(Path::new("/a.toml"), &text, []).unwrap();
         let mut config = settings.haproxy_config(&DesiredServers::default()).unwrap();
         config.frontends[1].default_backend = None;
-        let alert = |setting: &str| Remark {
-            level: Level::Alert,
-            line: None,
-            setting: Some(setting.to_owned()),
-            text: "is taken".to_owned(),
-        };
+        let alert = |setting: &str| Remark::alert(Some(setting.to_owned()), "is taken".to_owned());
         let services = BTreeSet::from([METRICS.to_owned(), REDIRECT.to_owned()]);
         let objects = |refused: Vec<Quarantined>| -> Vec<String> {
             refused.into_iter().map(|one| one.object).collect()

@@ -92,13 +92,16 @@ pub(in crate::http) async fn frontend(
     _: Parameters<NoQuery>,
 ) -> Result<Response, HttpError> {
     let key = ObjectKey::new(ObjectKind::Frontend, name);
-    let report = api.object(&key, Secrets::for_whom(&identity))?;
+    let secrets = Secrets::for_whom(&identity);
+    // Taken first: what changes meanwhile is never answered under the tag of a later state.
+    let number = api.object_number(&key);
+    let report = api.object(&key, secrets)?;
     // How it stands changes without it.
-    let tag = match api.object_number(&key) {
-        Some(number) => EntityTag::numbered(number),
+    let tag = match number {
+        Some(number) => EntityTag::declared(number, secrets),
         None => EntityTag::of_resource(&report.keys)?,
     };
-    Ok(tag.answer(&headers, || Json(report)))
+    Ok(tag.answer_unkept(&headers, || Json(report)))
 }
 
 /// Declares a frontend, or another one in its place.
@@ -243,18 +246,20 @@ pub(in crate::http) async fn rules(
     _: Parameters<NoQuery>,
 ) -> Result<Response, HttpError> {
     let key = ObjectKey::new(ObjectKind::Frontend, name);
-    let mut report = api.object(&key, Secrets::for_whom(&identity))?;
+    let secrets = Secrets::for_whom(&identity);
+    let number = api.object_number(&key);
+    let mut report = api.object(&key, secrets)?;
     let rules = match report.keys.remove("rules") {
         Some(serde_json::Value::Array(rules)) => rules,
         Some(alone) => vec![alone],
         None => Vec::new(),
     };
     let body = RulesBody { rules };
-    let tag = match api.object_number(&key) {
-        Some(number) => EntityTag::numbered(number),
+    let tag = match number {
+        Some(number) => EntityTag::declared(number, secrets),
         None => EntityTag::of_resource(&body)?,
     };
-    Ok(tag.answer(&headers, || Json(body)))
+    Ok(tag.answer_unkept(&headers, || Json(body)))
 }
 
 /// Declares the rules of a frontend, all of them.
@@ -387,7 +392,8 @@ pub(in crate::http) async fn config(
     _: Parameters<NoQuery>,
 ) -> Response {
     let secrets = Secrets::for_whom(&identity);
-    EntityTag::numbered(api.config_number()).answer(&headers, || Json(api.config(secrets)))
+    let tag = EntityTag::declared(api.config_number(), secrets);
+    tag.answer_unkept(&headers, || Json(api.config(secrets)))
 }
 
 /// Declares many frontends and backends at once, all or none.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mapsmith_core::SourceState;
-use mapsmith_core::render::verdict::{Level, Remark};
+use mapsmith_core::render::verdict::Remark;
 
 use super::*;
 
@@ -40,8 +40,7 @@ fn begin(known: &mut Known, services: &[(&str, u16)]) {
 }
 
 fn refused(name: &str, words: &str) -> Quarantined {
-    let text = words.to_owned();
-    let remark = Remark { level: Level::Alert, line: None, setting: None, text };
+    let remark = Remark::alert(None, words.to_owned());
     Quarantined { object: object(name), remarks: vec![remark] }
 }
 

@@ -1,14 +1,16 @@
 //! What the process has loaded, and reloads.
 
+use std::mem;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::config::status::{ConfigState, RefusedCandidate, ReloadOutcome, ReloadReport};
 use mapsmith_core::render::stamp;
-use mapsmith_core::render::verdict::{Level, remarks};
+use mapsmith_core::render::verdict::{Level, Remark, remarks};
 use mapsmith_core::status::milliseconds;
 use metrics::counter;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{ANSWER_BOUND, Failure, Reason, Supervisor};
@@ -159,9 +161,10 @@ impl Supervisor {
         let start = Instant::now();
         self.budget.begin(start.into_std());
         self.report.reload_began = Some(start.into_std());
-        let outcome = self.have_it_loaded(&verdict).await?;
+        let mut outcome = self.have_it_loaded(&verdict).await?;
         drop(turn);
         self.turn.tell();
+        let alerts = self.without_secrets(&config, &mut outcome).await?;
         let (outcome, said, state) = match outcome.with_words(MOST_WORDS) {
             Outcome::Loaded { worker, .. } => {
                 tracing::info!(worker, reason = reason.label(), "HAProxy was reloaded");
@@ -174,7 +177,7 @@ impl Supervisor {
                 if restored {
                     self.open_socket_again(&config).await?;
                 }
-                let state = self.note_refused_reload(&config, &said);
+                let state = self.note_refused_reload(&config, &said, alerts);
                 tracing::error!(
                     restored,
                     "HAProxy could not load the configuration, the last good one stays in force: \
@@ -184,7 +187,7 @@ impl Supervisor {
             }
             Outcome::MasterDied { said } => {
                 self.files(|files| files.restore()).await?;
-                let state = self.note_refused_reload(&config, &said);
+                let state = self.note_refused_reload(&config, &said, alerts);
                 tracing::error!(
                     "HAProxy ended at the reload, and its connections with it; the last good \
                         configuration is started: {state}: {said}"
@@ -253,20 +256,41 @@ impl Supervisor {
         self.silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE
     }
 
-    /// What HAProxy said when it could not load this file, by the settings that it is about. A
-    /// command that reloads it has words of its own.
-    fn note_refused_reload(&mut self, config: &Path, said: &str) -> ConfigState {
-        let rendered = self.candidate.as_ref().map(|candidate| &candidate.rendered);
+    /// Takes the candidate's secrets out of what HAProxy said when it was to load this file. What it
+    /// alerts of, by the settings that it is about.
+    async fn without_secrets(
+        &self,
+        config: &Path,
+        outcome: &mut Outcome,
+    ) -> Result<Vec<Remark>, Failure> {
+        let Some(candidate) = &self.candidate else { return Ok(Vec::new()) };
+        if !matches!(outcome, Outcome::Refused { .. } | Outcome::MasterDied { .. }) {
+            return Ok(Vec::new());
+        }
+        let (rendered, file) = (candidate.rendered.clone(), config.display().to_string());
+        let said = mem::take(outcome.words());
+        let read = move || {
+            let mut alerts = remarks(&said, &file, &rendered);
+            alerts.retain(|remark| remark.level == Level::Alert);
+            (alerts, rendered.without_secrets(&said))
+        };
+        let (alerts, said) = heartbeat::waiting(spawn_blocking(read)).await?;
+        *outcome.words() = said;
+        Ok(alerts)
+    }
+
+    /// What HAProxy said when it could not load this file. A command that reloads it has words of
+    /// its own.
+    fn note_refused_reload(
+        &mut self,
+        config: &Path,
+        said: &str,
+        remarks: Vec<Remark>,
+    ) -> ConfigState {
         let file = config.display().to_string();
-        let mut remarks =
-            rendered.map(|rendered| remarks(said, &file, rendered)).unwrap_or_default();
-        remarks.retain(|remark| remark.level == Level::Alert);
         let reason = match remarks.first() {
             Some(first) => first.to_string(),
-            None => {
-                let last = said.lines().last().unwrap_or("HAProxy did not say why");
-                rendered.map_or(last.to_owned(), |rendered| rendered.without_secrets(last, None))
-            }
+            None => said.lines().last().unwrap_or("HAProxy did not say why").to_owned(),
         };
         if !remarks.is_empty() {
             // A port that only HAProxy can't have, perhaps.
@@ -288,7 +312,8 @@ impl Supervisor {
         }
         let verdict = self.check(config).await?;
         let Some(reloader) = self.reloader() else { return Ok(()) };
-        let outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
+        let mut outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
+        self.without_secrets(config, &mut outcome).await?;
         tracing::info!(?outcome, "reloaded once more, for the Runtime API's socket");
         Ok(())
     }

@@ -403,7 +403,7 @@ fn an_operator_declares_by_files() {
     let (code, said) = cli(&["config", "check", path, "--owner", "deploy", "--prune"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("frontends/web deleted"), "{said}");
-    assert_eq!(scene.names(), ["web"], "a check deletes nothing");
+    assert_eq!(scene.names(), ["frontends/web"], "a check deletes nothing");
     let (code, said) = cli(&["config", "apply", path, "--owner", "deploy", "--prune"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("frontends/web deleted"), "{said}");

@@ -199,11 +199,13 @@ async fn a_master_that_dies_is_started_again_after_a_pause() {
 #[tokio::test]
 async fn one_that_does_not_start_is_tried_again_until_it_does() {
     let managed = Managed::new(newest());
-    managed.folder.write("frontend web\n    nonsense\n");
+    let secret = "http-request set-header Authorization Basic Z2VoZWltOjE=";
+    managed.folder.write(&format!("frontend web\n    nonsense\n    {secret}\n"));
     let mut keeper = Keeper::new(managed.launch());
     match next(&mut keeper).await {
         Event::NotStarted { why: ProcessError::Refused { said, .. }, .. } => {
             assert!(said.contains("nonsense"), "{said}");
+            assert!(said.contains("***") && !said.contains("Z2VoZWltOjE"), "{said}");
         }
         other => panic!("{other:?}"),
     }

@@ -6,6 +6,7 @@ mod backend;
 mod commands;
 mod frontend;
 mod log;
+pub mod mask;
 mod process;
 pub mod read;
 mod route;

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::secrets::{masked, without_secrets};
+use super::mask::Mask;
+use super::secrets::masked;
 use super::words::Line;
 use crate::config::values::Secret;
 
@@ -40,10 +41,9 @@ impl Rendered {
         shown
     }
 
-    /// What HAProxy says of it, or of the line of this number (from 1), without its secrets.
-    pub fn without_secrets(&self, said: &str, line: Option<usize>) -> String {
-        let line = line.and_then(|line| self.text.lines().nth(line.checked_sub(1)?));
-        without_secrets(said, &self.text, line)
+    /// What HAProxy says of it without its secrets.
+    pub fn without_secrets(&self, said: &str) -> String {
+        Mask::of(&self.text).over(said, None)
     }
 
     /// The setting that a line (from 1) was made from, like `frontend[0].rules[2]`.

@@ -128,6 +128,27 @@ fn credentials_are_for_admins_alone_and_stand_for_themselves() {
     for path in ["frontends", "frontends/web/rules", "haproxy/config", "audit", "activity"] {
         viewed(&format!("/v1/{path}"));
     }
+    // Neither's answer is ever taken for the other's, and both name the same state.
+    for path in ["config", "frontends/web", "frontends/web/rules", "backends/app"] {
+        let path = format!("/v1/{path}");
+        let read = |headers: &[(&str, &str)]| scene.ask_with("GET", &path, headers, "");
+        let [full, masked] = [read(&[]), read(&[("Authorization", &bearer)])];
+        for answer in [&full, &masked] {
+            let kept = answer.header("cache-control").unwrap_or_default();
+            assert!(kept.contains("no-store"), "{path}: {kept}");
+        }
+        let [full, masked] = [full, masked].map(|it| it.header("etag").expect("a tag").to_owned());
+        let known = |headers: &[(&str, &str)]| read(headers).status == 304;
+        assert!(known(&[("If-None-Match", &full)]) && !known(&[("If-None-Match", &masked)]));
+        let viewer = ("Authorization", bearer.as_str());
+        assert!(known(&[viewer, ("If-None-Match", &masked)]), "{path}");
+        assert!(!known(&[viewer, ("If-None-Match", &full)]), "{path}");
+    }
+    let seen = scene.ask_with("GET", "/v1/backends/app", &[("Authorization", &bearer)], "");
+    let masked = seen.header("etag").expect("a tag");
+    let force = "/v1/backends/app?force=true&dry_run=true";
+    let body = with_credential(&scene).to_string();
+    assert_eq!(scene.ask_with("PUT", force, &[("If-Match", masked)], &body).status, 200);
     let config = viewed("/v1/config");
     let app: Value = serde_json::from_str(&viewed("/v1/backends/app")).expect("JSON");
     assert_eq!(app["config"]["natives"], json!(["http-request set-header Authorization ***"]));
