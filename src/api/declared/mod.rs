@@ -26,6 +26,7 @@ mod body;
 mod change;
 mod judge;
 mod members;
+mod words;
 
 pub use body::{document_of, object_of, patch_of};
 pub use change::Turn;
