@@ -81,7 +81,22 @@ mod tests {
         report.status.state = ConfigState::Waiting { reason: "the servers".to_owned() };
         let desired = Desired::default();
         let of = |held: Option<HeldChange>| {
-            let backend = BackendStatus { name: "nope".to_owned(), held, ..Default::default() };
+            let backend = BackendStatus {
+                name: "nope".to_owned(),
+                from: "settings".to_owned(),
+                servers: None,
+                waiting_for: None,
+                stored_since: None,
+                confirmed_at: None,
+                rejected: Vec::new(),
+                rejected_count: 0,
+                beyond_max: 0,
+                stale: Vec::new(),
+                held,
+                change_due: None,
+                leaving: Vec::new(),
+                ordered: Vec::new(),
+            };
             progress(&desired, &Decision { backends: vec![backend], ..Default::default() }, &report)
         };
         assert_eq!(of(None), Progress::Applying, "its first answer is about to come");

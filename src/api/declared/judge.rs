@@ -10,6 +10,10 @@ use crate::declared::Fault;
 use crate::settings::SettingsFile;
 use crate::settings::objects::{Declared, is_of_address, setting_of};
 
+/// How what is refused for somebody's good is had all the same, through the API and by the CLI. Old
+/// clients have neither, and are told what is before it alone.
+pub(crate) const FORCE: &str = " (force=true, or --force,";
+
 /// Nobody loses what is theirs to a change that does not say so.
 pub(super) fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), Error> {
     let taken: Vec<_> =
@@ -18,7 +22,7 @@ pub(super) fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), 
         return Ok(());
     }
     Err(Error::ObjectConflict(format!(
-        "{}: name that owner, or say force=true to take over what is another one's",
+        "{}: name that owner{FORCE} takes over what is another one's)",
         taken.join(", ")
     )))
 }
@@ -86,8 +90,7 @@ pub(super) fn judge(
             let names: Vec<_> = names.map(String::as_str).collect();
             return Err(Error::ObjectConflict(format!(
                 "{key} sends requests to {}, which is no backend then, and would not listen any \
-                    more; declare that first, or send them elsewhere, or say force=true, and the \
-                    frontend waits for it",
+                    more; declare that first, or send them elsewhere{FORCE} has the frontend wait for it)",
                 names.join(", ")
             )));
         }

@@ -30,6 +30,7 @@ mod words;
 
 pub use body::{document_of, object_of, patch_of};
 pub use change::Turn;
+pub(crate) use judge::FORCE;
 
 /// What is declared, as the API sees it.
 pub struct Declarations {

@@ -252,3 +252,13 @@ fn one_objects_fault_is_its_own() {
     let names: Vec<_> = merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
     assert_eq!(names, ["own", "fine"]);
 }
+
+#[test]
+fn a_document_that_is_not_there_is_not_looked_for_as_the_settings_file_is() {
+    let missing = |error: SettingsError| error.to_string();
+    let document = missing(read_document(Path::new("/nowhere/nofile.json")).unwrap_err());
+    assert!(document.contains("can't be read"), "{document}");
+    assert!(!document.contains("MAPSMITH_CONFIG"), "{document}");
+    let settings = missing(SettingsFile::read(Path::new("/nowhere/a.toml")).unwrap_err());
+    assert!(settings.contains("MAPSMITH_CONFIG"), "{settings}");
+}

@@ -174,7 +174,22 @@ mod tests {
     fn a_configuration_that_waits_for_a_held_list_needs_somebody_to_approve_it() {
         let state = ConfigState::Waiting { reason: "the servers".to_owned() };
         let haproxy = HaproxyStatus { state, ..HaproxyStatus::default() };
-        let mut backend = BackendStatus { name: "nope".to_owned(), ..BackendStatus::default() };
+        let mut backend = BackendStatus {
+            name: "nope".to_owned(),
+            from: "settings".to_owned(),
+            servers: None,
+            waiting_for: None,
+            stored_since: None,
+            confirmed_at: None,
+            rejected: Vec::new(),
+            rejected_count: 0,
+            beyond_max: 0,
+            stale: Vec::new(),
+            held: None,
+            change_due: None,
+            leaving: Vec::new(),
+            ordered: Vec::new(),
+        };
         let item = configuration(&haproxy, std::slice::from_ref(&backend)).unwrap();
         assert_eq!(item.severity, Severity::Look, "it comes by itself");
         backend.held = Some(HeldChange {
