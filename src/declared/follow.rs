@@ -47,15 +47,8 @@ pub async fn follow(
 
 fn progress(desired: &Desired, decision: &Decision, report: &SupervisorReport) -> Progress {
     let is_settled = desired.config.is_some() && report.observed >= desired.generation;
-    if let (ConfigState::Waiting { .. }, Some((backend, held))) =
-        (&report.status.state, decision.held_without_servers())
-    {
-        // Nothing comes of waiting.
-        let HeldChange { id, reason, .. } = held;
-        return Progress::Behind(format!(
-            "HAProxy's configuration waits for the servers of backend {backend}, which are held: \
-                {reason}; `mapsmith approve {id}` lets them through"
-        ));
+    if let Some(behind) = behind_a_hold(&report.status.state, decision) {
+        return behind;
     }
     match &report.status.state {
         ConfigState::InForce if is_settled => Progress::InForce,
@@ -65,6 +58,18 @@ fn progress(desired: &Desired, decision: &Decision, report: &SupervisorReport) -
         | ConfigState::ReloadDue { .. } => Progress::Applying,
         state => Progress::Behind(format!("HAProxy's configuration: {state}")),
     }
+}
+
+/// The servers that it waits for are held: nothing comes of waiting.
+fn behind_a_hold(state: &ConfigState, decision: &Decision) -> Option<Progress> {
+    if !matches!(state, ConfigState::Waiting { .. }) {
+        return None;
+    }
+    let (backend, HeldChange { id, reason, .. }) = decision.held_without_servers()?;
+    Some(Progress::Behind(format!(
+        "HAProxy's configuration waits for the servers of backend {backend}, which are held: \
+            {reason}; `mapsmith approve {id}` lets them through"
+    )))
 }
 
 #[cfg(test)]
@@ -77,9 +82,7 @@ mod tests {
 
     #[test]
     fn a_change_that_waits_for_a_held_list_is_behind_and_names_the_approval() {
-        let mut report = SupervisorReport::default();
-        report.status.state = ConfigState::Waiting { reason: "the servers".to_owned() };
-        let desired = Desired::default();
+        let state = ConfigState::Waiting { reason: "the servers".to_owned() };
         let of = |held: Option<HeldChange>| {
             let backend = BackendStatus {
                 name: "nope".to_owned(),
@@ -97,9 +100,9 @@ mod tests {
                 leaving: Vec::new(),
                 ordered: Vec::new(),
             };
-            progress(&desired, &Decision { backends: vec![backend], ..Default::default() }, &report)
+            behind_a_hold(&state, &Decision { backends: vec![backend], ..Decision::default() })
         };
-        assert_eq!(of(None), Progress::Applying, "its first answer is about to come");
+        assert_eq!(of(None), None, "its first answer is about to come");
         let held = HeldChange {
             id: "ab12".to_owned(),
             of: "backend nope".to_owned(),
@@ -110,7 +113,7 @@ mod tests {
             counts: ChangeCounts::default(),
             applied: ChangeCounts::default(),
         };
-        let Progress::Behind(why) = of(Some(held)) else { panic!("it is behind") };
+        let Some(Progress::Behind(why)) = of(Some(held)) else { panic!("it is behind") };
         assert!(why.contains("backend nope") && why.contains("it is empty"), "{why}");
         assert!(why.contains("mapsmith approve ab12"), "{why}");
     }
