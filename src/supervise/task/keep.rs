@@ -102,7 +102,7 @@ impl Supervisor {
     /// loads the last good one then. What failed or begins tells nothing of it.
     pub(super) async fn keep_refusal(&self, state: &ConfigState) {
         let why = match state {
-            ConfigState::Starting | ConfigState::Failed { .. } => return,
+            ConfigState::Starting | ConfigState::Stopped | ConfigState::Failed { .. } => return,
             ConfigState::Refused { reason } => Some(reason.clone()),
             _ => None,
         };

@@ -173,7 +173,19 @@ mod tests {
     #[test]
     fn a_configuration_that_waits_for_a_held_list_needs_somebody_to_approve_it() {
         let state = ConfigState::Waiting { reason: "the servers".to_owned() };
-        let haproxy = HaproxyStatus { state, ..HaproxyStatus::default() };
+        let haproxy = HaproxyStatus {
+            managed: true,
+            config: "haproxy.cfg".to_owned(),
+            state,
+            loaded: None,
+            process: None,
+            last_reload: None,
+            reloads: 0,
+            starts: 0,
+            refused: None,
+            quarantined: Vec::new(),
+            edit_kept: None,
+        };
         let mut backend = BackendStatus {
             name: "nope".to_owned(),
             from: "settings".to_owned(),
