@@ -190,6 +190,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_row_must_be_is_said_in_the_words_of_the_body() {
+        let asker = Asker { by: None, reason: None, now: Timestamp::UNIX_EPOCH, lowercase: true };
+        let wrong = asker.ended(b"[\"n1\"]").unwrap_err().to_string();
+        assert!(wrong.contains("expected an object like {\"node\": \"...\"}"), "{wrong}");
+        let wrong = read("[\"n1\"]").unwrap_err();
+        assert!(wrong.contains("expected an object like {\"node\": \"...\", \"ma"), "{wrong}");
+    }
+
+    #[test]
     fn many_nodes_are_an_array_or_lines() {
         let array = "[{\"node\": \"N1\", \"master\": \"m1\"}, {\"node\": \"n2\", \"master\": \
             \"m2\", \"for\": \"2h\", \"reason\": \"spare\"}]";

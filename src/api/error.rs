@@ -224,11 +224,15 @@ fn changed(expected: u64, in_force: u64, since: &[RevisionRecord]) -> String {
     let latest = since.first().map_or(String::new(), |record| {
         let by = record.note.by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
         let (at, counts) = (record.at, record.counts);
-        format!(" since {at:.0} ({}{by}: {counts})", record.sources.join(", "))
+        let who = format!("{}{by}", record.sources.join(", "));
+        match who.trim_start() {
+            "" => format!(" since {at:.0} ({counts})"),
+            who => format!(" since {at:.0} ({who}: {counts})"),
+        }
     });
     format!(
         "revision {in_force} is in force{latest}, and not {expected}: look at what has changed, \
-            then ask again with If-Match: \"{in_force:x}\""
+            then ask again with If-Match: \"{in_force:x}\" (--in-force {in_force})"
     )
 }
 
@@ -238,5 +242,16 @@ impl From<StoreError> for Error {
             StoreErrorKind::Ending => Self::Ending,
             _ => Self::Store(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_another_revision_for_the_one_in_force_is_told_how_to_ask_again() {
+        let said = changed(18, 20, &[]);
+        assert!(said.ends_with("ask again with If-Match: \"14\" (--in-force 20)"), "{said}");
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mapsmith_core::desired::hold::{EndReason, Hold, Rollback};
 use mapsmith_core::desired::rollout::Terms;
-use mapsmith_core::events::{EventKind, Happening};
+use mapsmith_core::events::{EventKind, Happening, end_of_hold};
 use mapsmith_core::history::{Difference, Patch};
+use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::{EntryMap, HeldChange, Note};
 use tokio::sync::oneshot;
 
@@ -78,7 +79,8 @@ impl Api {
             false if let Some(rollout) = &rollout => {
                 let arrived = self.rollback_arrived(&mut asked, generation, None, wait);
                 let (outcome, message) = arrived.await;
-                let message = format!("{}; {message}", rollout.text);
+                let first = rollout.rollout.instances.join(", ");
+                let message = in_the_canary(&rollout.text, &first, difference.0, outcome, &message);
                 Some(self.reload_report(&asked, outcome, message))
             }
             false => {
@@ -141,10 +143,12 @@ impl Api {
         ticket: Arc<AuditTicket>,
     ) -> Result<ReloadReport, Error> {
         let mut asked = self.ask(|_| 0);
+        ticket.tell(end_of_hold(Timestamp::now()));
         let (answer, result) = oneshot::channel();
         let order = ResumeOrder { expected, ticket: Some(ticket), answer };
         let generation = self.order(Order::Resume(order), result).await?;
         asked.generation = Some(generation);
+        self.show_kept_events().await;
         let decision = self.decision.borrow().clone();
         let (outcome, message) = match (&decision.map.held, wait) {
             (Some(held), _) => {
@@ -299,6 +303,23 @@ fn shares(before: &EntryMap, after: &EntryMap) -> Vec<MasterShare> {
     masters.collect()
 }
 
+/// What a rollback comes to that goes to some instances first: everywhere else nothing changes.
+fn in_the_canary(
+    text: &str,
+    first: &str,
+    counts: ChangeCounts,
+    outcome: ReloadOutcome,
+    message: &str,
+) -> String {
+    match outcome {
+        ReloadOutcome::InSync => format!("{text}; in force there: {counts}"),
+        ReloadOutcome::Requested => {
+            format!("{text}; it is stored, and {first} gets it now: {counts}")
+        }
+        _ => format!("{text}; {message}"),
+    }
+}
+
 /// The event of a verdict on a held change of the map: no other one can be rejected.
 fn of_rejection(text: &str, state: &str) -> Happening {
     let now = Timestamp::now();
@@ -344,4 +365,21 @@ pub(crate) const WARNED_BEFORE: Duration = Duration::from_secs(600);
 pub(crate) fn ends_soon(hold: &Hold, now: Timestamp) -> bool {
     let left = hold.until.filter(|_| hold.ended.is_none()).map(|until| until.duration_since(now));
     left.is_some_and(|left| Duration::try_from(left).unwrap_or_default() <= WARNED_BEFORE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_in_a_canary_says_what_it_comes_to_there() {
+        let text = "the rollback to revision 1 goes to e1 first";
+        let counts = ChangeCounts { added: 0, moved: 2, removed: 0 };
+        let said = |outcome| in_the_canary(text, "e1", counts, outcome, "not in sync: e1");
+        let in_sync = said(ReloadOutcome::InSync);
+        assert_eq!(in_sync, format!("{text}; in force there: {counts}"));
+        let requested = said(ReloadOutcome::Requested);
+        assert!(requested.ends_with(&format!("e1 gets it now: {counts}")), "{requested}");
+        assert_eq!(said(ReloadOutcome::Behind), format!("{text}; not in sync: e1"));
+    }
 }

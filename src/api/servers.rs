@@ -205,7 +205,7 @@ impl Api {
         else {
             let known = decision.backends.iter().map(|status| status.name.as_str());
             return Err(Error::UnknownServer(format!(
-                "{name:?} is no backend of the settings{}",
+                "{name:?} is no backend here{}",
                 similar(name, known)
             )));
         };

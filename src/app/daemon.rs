@@ -179,8 +179,9 @@ impl Daemon {
         let haproxy = self.start_supervisor(&desired, &fleet, turn, ground, carried).await?;
         let (access, audit) = self.start_access(ground, carried, store.clone()).await?;
         let services = self.start_services(ground, services, store.clone(), haproxy.clone());
-        let declared = self.start_declared(ground, carried, desired.clone(), haproxy.clone());
         let (decision_sender, decision) = watch::channel(first_decision(&decider));
+        let (to_follow, decided) = (desired.clone(), decision.clone());
+        let declared = self.start_declared(ground, carried, to_follow, decided, haproxy.clone());
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
         let listings = self.start_switches(members.clone(), &desired, &decision);

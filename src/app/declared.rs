@@ -9,6 +9,7 @@ use super::daemon::Daemon;
 use super::ground::{Carried, Ground};
 use crate::api::Declarations;
 use crate::declared::follow;
+use crate::engine::Decision;
 use crate::supervise::SupervisorReport;
 
 impl Daemon {
@@ -18,11 +19,12 @@ impl Daemon {
         ground: &Ground,
         carried: &Carried,
         desired: watch::Receiver<Desired>,
+        decision: watch::Receiver<Decision>,
         haproxy: Option<watch::Receiver<SupervisorReport>>,
     ) -> Declarations {
         let link = Arc::clone(&carried.declared);
         let number = ground.file.declared().objects.number;
-        let work = follow(Arc::clone(&link), number, desired, haproxy);
+        let work = follow(Arc::clone(&link), number, desired, decision, haproxy);
         self.start_until_shutdown("declared objects", work);
         let known = self.known_services.clone();
         Declarations { file: ground.file.clone(), link, known }

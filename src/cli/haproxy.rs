@@ -17,11 +17,12 @@ use tokio::time::{Instant, sleep};
 
 use super::output::{Colour, paint};
 use super::{FAILED, OutputFormat, SUCCESS, duration, print};
-use crate::settings::supervision::Managed;
+use crate::settings::supervision::{Folder, Managed};
 use crate::settings::{Haproxy, Settings};
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
 use crate::supervise::health::{Answer, Health};
 use crate::supervise::process::Launch;
+use crate::supervise::refusal;
 use crate::supervise::reload::{Outcome, Reloader};
 use crate::supervise::running::{Running, Stopped};
 use crate::supervise::sockets::Sockets;
@@ -142,7 +143,8 @@ async fn managed(
             if running.is_ending().await {
                 // It listens again by a reload only.
                 let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
-                return Ok(reloaded(running.reload(&verdict).await, Some(pid)));
+                let outcome = running.reload(&verdict).await;
+                return Ok(reloaded(outcome, Some(pid), refusal(&launch.folder)));
             }
             Ok(Report::new("running", Some(pid), format!("HAProxy runs already, pid {pid}")))
         }
@@ -178,7 +180,8 @@ async fn managed(
         }
         (HaproxyVerb::Reload, Some(running)) => {
             let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
-            Ok(reloaded(running.reload(&verdict).await, Some(running.identity().pid)))
+            let outcome = running.reload(&verdict).await;
+            Ok(reloaded(outcome, Some(running.identity().pid), refusal(&launch.folder)))
         }
     }
 }
@@ -275,7 +278,7 @@ async fn reload_attached(settings: &Settings, haproxy: &Haproxy) -> anyhow::Resu
     let files: Vec<_> = [PathBuf::from(config.as_str())].into_iter().chain(includes).collect();
     let verdict = verdict(haproxy.program(), &files, &Sockets::default()).await?;
     let outcome = Reloader::attached(haproxy, runtime).reload(&verdict).await;
-    Ok(reloaded(outcome, None))
+    Ok(reloaded(outcome, None, refusal(&haproxy.files())))
 }
 
 async fn verdict(program: &str, files: &[PathBuf], sockets: &Sockets) -> anyhow::Result<Verdict> {
@@ -293,12 +296,28 @@ fn ended(stopped: Stopped, grace: Duration) -> String {
     }
 }
 
-fn reloaded(outcome: Outcome, pid: Option<u32>) -> Report {
+/// Why the newest configuration is not what was loaded, where Mapsmith has found that HAProxy
+/// refuses it.
+fn refusal(folder: &Folder) -> Option<String> {
+    refusal::kept(&folder.refused()).ok().flatten()
+}
+
+fn reloaded(outcome: Outcome, pid: Option<u32>, refused: Option<String>) -> Report {
     let with = |said: &str| if said.is_empty() { String::new() } else { format!(":\n{said}") };
     let (outcome, worker, message) = match outcome {
-        Outcome::Loaded { worker, .. } => {
-            ("loaded", Some(worker), format!("the configuration is in force in process {worker}"))
-        }
+        Outcome::Loaded { worker, .. } => match refused {
+            None => {
+                let message = format!("the configuration is in force in process {worker}");
+                ("loaded", Some(worker), message)
+            }
+            Some(why) => {
+                let message = format!(
+                    "the last good configuration was loaded in process {worker}; the newer one is \
+                        refused: {why}"
+                );
+                ("refused", Some(worker), message)
+            }
+        },
         Outcome::Refused { said } => {
             ("refused", None, format!("refused; the one before stays in force{}", with(&said)))
         }
@@ -311,4 +330,20 @@ fn reloaded(outcome: Outcome, pid: Option<u32>) -> Report {
         Outcome::Unreachable { why } => ("unreachable", None, format!("not reloaded: {why}")),
     };
     Report { outcome, pid, worker, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_while_a_newer_configuration_is_refused_says_so_and_fails() {
+        let loaded = || Outcome::Loaded { worker: 7, said: String::new() };
+        let report = reloaded(loaded(), Some(1), Some("port 80 is taken".to_owned()));
+        assert!(!report.is_good(), "{report:?}");
+        assert!(report.message.contains("last good configuration was loaded in process 7"));
+        assert!(report.message.ends_with("refused: port 80 is taken"), "{}", report.message);
+        let report = reloaded(loaded(), Some(1), None);
+        assert!(report.is_good(), "{report:?}");
+    }
 }

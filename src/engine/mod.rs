@@ -54,6 +54,14 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The first backend of which no servers are known because those that are listed are held: what
+    /// HAProxy's configuration waits for then is an approval.
+    pub fn held_without_servers(&self) -> Option<(&str, &HeldChange)> {
+        let held = |backend: &'_ BackendStatus| backend.servers.is_none() && backend.held.is_some();
+        let backend = self.backends.iter().find(|backend| held(backend))?;
+        Some((&backend.name, backend.held.as_ref()?))
+    }
+
     /// The changes that the guard holds back, the map's first.
     pub fn held(&self) -> impl Iterator<Item = &HeldChange> {
         let of_lists = self.backends.iter().filter_map(|backend| backend.held.as_ref());

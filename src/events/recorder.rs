@@ -16,6 +16,9 @@ use crate::store::{SqliteStore, StoreError};
 /// How long an item has to be the worst before that is an event.
 const SETTLE: SignedDuration = SignedDuration::from_secs(5);
 
+/// How many events of orders may be kept between two looks.
+const LOOKED_AT: usize = 100;
+
 /// Keeps events of what the tasks say.
 pub struct Recorder {
     api: Arc<Api>,
@@ -24,6 +27,8 @@ pub struct Recorder {
     worst: Settling,
     /// Raised by what the store keeps in the transactions of orders.
     kept: Option<watch::Receiver<()>>,
+    /// The last event that was taken in.
+    seen: u64,
     failing: bool,
 }
 
@@ -33,7 +38,8 @@ impl Recorder {
         let observer = Observer::new(log.last_of_each().await?);
         let worst = Settling::new(observer.worst());
         let kept = api.store.as_ref().map(SqliteStore::kept_events);
-        Ok(Self { api, log, observer, worst, kept, failing: false })
+        let seen = log.newest(1).last().map_or(0, |event| event.id);
+        Ok(Self { api, log, observer, worst, kept, seen, failing: false })
     }
 
     /// Looks once a second, and whenever something was decided or ordered, until shutdown.
@@ -68,8 +74,14 @@ impl Recorder {
 
     /// What could not be kept is news again the next time.
     async fn record(&mut self) -> Result<(), StoreError> {
-        self.log.catch_up().await?;
+        // What an order has changed is seen only once its event is kept.
         let (status, now) = (self.api.attention_status(), Timestamp::now());
+        self.log.catch_up().await?;
+        let seen = self.seen;
+        for event in self.log.newest(LOOKED_AT).iter().filter(|event| event.id > seen) {
+            self.observer.kept(&event.happening);
+            self.seen = event.id;
+        }
         let found = attention(&status, now);
         let key = found.key();
         let is_due = self.worst.is_due(key.as_ref(), SETTLE, now);

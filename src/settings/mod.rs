@@ -205,10 +205,16 @@ fn unreadable(path: &Path, message: String) -> SettingsError {
     SettingsError::Unreadable { path: path.display().to_string(), message }
 }
 
+/// The text of the settings file.
 fn text_of(path: &Path) -> Result<String, SettingsError> {
+    text_or(path, "; -c FILE or MAPSMITH_CONFIG names another one")
+}
+
+/// The text of a file, or why there is none, with what is to be said where it is not there.
+fn text_or(path: &Path, missing: &'static str) -> Result<String, SettingsError> {
     std::fs::read_to_string(path).map_err(|error| {
         let hint = match error.kind() {
-            ErrorKind::NotFound => "; -c FILE or MAPSMITH_CONFIG names another one",
+            ErrorKind::NotFound => missing,
             ErrorKind::PermissionDenied => "; let the user read it who runs this",
             _ => "",
         };

@@ -15,8 +15,8 @@ use mapsmith_core::objects::{
 
 use super::tree::{Place, Problem, given, quoted};
 use super::{DeclaredNatives, Haproxy, Settings, SettingsError, SettingsFile, text_of, values_of};
-use blame::{Faults, Order};
-pub(crate) use blame::{place_in_section, setting_of};
+use blame::{Faults, Order, said_first};
+pub(crate) use blame::{is_of_address, place_in_section, setting_of};
 
 mod blame;
 
@@ -96,7 +96,17 @@ impl SettingsFile {
             let (values, order) = self.over(&objects, &found, &BTreeSet::new());
             match Settings::of_values(&self.path, &values, Vec::new()) {
                 Ok(settings) => {
-                    let found = self.with_pending_judged(&objects, found, &mut faults);
+                    let (found, of_waiting) =
+                        match self.with_pending_judged(&objects, found.clone()) {
+                            Ok(judged) => judged,
+                            Err(claimed) if round < MOST_ROUNDS => {
+                                faults.extend(claimed);
+                                continue;
+                            }
+                            // Nothing listens twice all the same: these settings have sense.
+                            Err(_) => (found, Faults::new()),
+                        };
+                    faults.extend(of_waiting);
                     let declared = Declared {
                         objects,
                         standings: Arc::new(found),
@@ -129,48 +139,57 @@ impl SettingsFile {
     }
 
     /// The same, with those frontends set aside that wait for backends and that could not be there
-    /// even with them: else nothing would be told of one until its backend comes.
+    /// even with them: else nothing would be told of one until its backend comes. With what is wrong
+    /// with those.
+    ///
+    /// # Errors
+    /// Frontends that would listen where another one waits that was said before them: whoever
+    /// declares its backend must find the address free.
     fn with_pending_judged(
         &self,
         objects: &Objects,
         mut found: BTreeMap<ObjectKey, Standing>,
-        faults: &mut Faults,
-    ) -> BTreeMap<ObjectKey, Standing> {
+    ) -> Result<(BTreeMap<ObjectKey, Standing>, Faults), Faults> {
+        let mut faults = Faults::new();
         for _ in 0..MOST_ROUNDS {
             let waiting = found.iter().filter_map(|(key, standing)| match standing {
-                Standing::Pending { waits_for } => Some((key, waits_for)),
+                Standing::Pending { waits_for } => Some((key.clone(), waits_for.clone())),
                 _ => None,
             });
-            let (waiting, lacked): (BTreeSet<_>, Vec<_>) =
-                waiting.map(|(key, names)| (key.clone(), names.clone())).unzip();
+            let waiting: BTreeMap<_, _> = waiting.collect();
             if waiting.is_empty() {
                 break;
             }
-            let (mut values, order) = self.over(objects, &found, &waiting);
-            let lacked: BTreeSet<String> = lacked.into_iter().flatten().collect();
+            let (mut values, order) =
+                self.over(objects, &found, &waiting.keys().cloned().collect());
+            let lacked: BTreeSet<&String> = waiting.values().flatten().collect();
             lacked.iter().for_each(|name| stand_in(&mut values, name));
             let judged = Settings::of_values(&self.path, &values, Vec::new());
             let Err(SettingsError::Invalid { problems, .. }) = judged else { break };
             // Of two that wait each may be the first one to have the port. What is wrong with the
             // backends that stand in is nobody's fault.
             let waits = |text: &str| {
-                let mut names = waiting.iter().map(|key| format!("frontend {} listens", key.name));
+                let mut names = waiting.keys().map(|key| format!("frontend {} listens", key.name));
                 names.any(|name| text.contains(&name))
             };
             let listens =
                 |problem: &&Problem| problem.text.contains(".bind[") && !waits(&problem.text);
             let problems: Vec<_> = problems.iter().filter(listens).cloned().collect();
-            let mut blamed = order.blame_in_place(&problems);
-            blamed.retain(|key, _| waiting.contains(key));
-            if blamed.is_empty() {
-                break;
+            let blamed = order.blame(&problems, objects);
+            let (unfit, claimed): (Faults, Faults) =
+                blamed.into_iter().partition(|(key, _)| waiting.contains_key(key));
+            if unfit.is_empty() {
+                return match claimed.is_empty() {
+                    true => Ok((found, faults)),
+                    false => Err(said_first(claimed, &waiting)),
+                };
             }
-            for (key, why) in blamed {
+            for (key, why) in unfit {
                 found.insert(key.clone(), Standing::SetAside { reason: why.join("; ") });
                 faults.insert(key, why);
             }
         }
-        found
+        Ok((found, faults))
     }
 
     /// What each object says that the file does not let the API say.
@@ -256,7 +275,7 @@ fn stand_in(values: &mut Value, name: &str) {
 pub(crate) fn read_document(path: &Path) -> Result<serde_json::Value, SettingsError> {
     let invalid =
         |message: String| SettingsError::Unreadable { path: path.display().to_string(), message };
-    let text = text_of(path)?;
+    let text = super::text_or(path, "")?;
     let values = super::text::parse(super::format(path)?, &text).map_err(&invalid)?;
     let serde_json::Value::Object(mut sections) = json_of(&values) else {
         return Err(invalid("holds no [[frontend]] and no [[backend]]".to_owned()));

@@ -103,6 +103,11 @@ impl Folder {
         self.0.join("stopped")
     }
 
+    /// Is there while the newest configuration is refused, and says why.
+    pub fn refused(&self) -> PathBuf {
+        self.0.join("refused")
+    }
+
     /// Is there while HAProxy is ended in order to be started again.
     pub fn restarting(&self) -> PathBuf {
         self.0.join("restarting")

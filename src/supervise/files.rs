@@ -13,8 +13,10 @@ use mapsmith_core::render::stamp::{self, Stamp};
 use rustix::fs::{Access, access};
 
 use super::health::{Answer, Health};
+use super::refusal::Refusal;
 use super::server_states;
 use crate::settings::Haproxy;
+use crate::settings::supervision::Folder;
 use crate::store::map_file::MapFileError;
 use crate::store::replace::{probe, remove_leftovers, replace};
 
@@ -111,11 +113,24 @@ pub struct Files {
     read: Option<(Fingerprint, InPlace)>,
     /// The mark of the last good one, where that is known.
     good: Option<String>,
+    refusal: Refusal,
 }
 
 impl Files {
     pub fn new(config: &Path, folder: &Path) -> Self {
-        Self { config: config.to_owned(), folder: folder.to_owned(), read: None, good: None }
+        let refusal = Refusal::new(Folder::new(folder).refused());
+        let (config, folder) = (config.to_owned(), folder.to_owned());
+        Self { config, folder, read: None, good: None, refusal }
+    }
+
+    /// Keeps why the newest configuration is refused, or that it is not, for whoever reloads HAProxy
+    /// by hand.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn keep_refusal(&mut self, why: Option<String>) -> Result<(), FilesError> {
+        create(&self.folder)?;
+        Ok(self.refusal.keep(why)?)
     }
 
     pub fn config(&self) -> &Path {

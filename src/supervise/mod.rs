@@ -20,6 +20,7 @@ mod old_workers;
 pub(crate) mod ports;
 pub mod process;
 mod quarantine;
+pub mod refusal;
 pub mod reload;
 pub mod running;
 pub(crate) mod server_states;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::judge::{MayWait, judge, pending, set_aside, takes_nothing_over};
 use super::members::ordered_versions;
+use super::words::{self, Waiting, in_words};
 use super::{ConfigAnswer, ConfigOrder, ConfigRequest, Secrets};
 use crate::api::switch::not_switched;
 use crate::api::types::{ConfigChangeReport, ReloadOutcome};
@@ -97,26 +98,28 @@ impl Api {
             outcome: None,
             message: String::new(),
             etag: format!("{:x}", after.number),
-            pending: checked.pending,
+            pending: checked.pending.iter().map(|(key, _)| key.to_string()).collect(),
             warnings: checked.checked.warnings,
             milliseconds: 0.0,
             changes,
         };
         let what = in_words(&report.changes);
+        let waiting = words::waiting(&report.changes, &checked.pending);
         if order.dry_run {
             report.message = format!("would be: {what}; nothing is stored");
         } else if edits.is_empty() {
             if let Some(switch) = order.switch {
                 self.order_switch(switch, ticket).await?;
             }
-            (report.outcome, report.message) = self.outcome(&after, order.wait, what).await;
+            (report.outcome, report.message) =
+                self.outcome(&after, order.wait, &report.changes, &waiting).await;
         } else {
             let (stored, changes) = (Arc::clone(&after), report.changes.clone());
             let ordered = ordered_versions(&before, &after);
             let of_settings = self.backends_of_settings();
             let write = ObjectsWrite { before, after: stored, of_settings, changes, ticket };
             self.keep(store, write, order.switch, turn).await?;
-            let outcome = self.outcome(&after, order.wait, what.clone()).await;
+            let outcome = self.outcome(&after, order.wait, &report.changes, &waiting).await;
             (report.outcome, report.message) = outcome;
             if let (Some(ReloadOutcome::InSync), Some(wait)) = (report.outcome, order.wait)
                 && let Some(why) = self.wait_for_members(&ordered, start + wait).await
@@ -182,18 +185,19 @@ impl Api {
         &self,
         after: &Objects,
         wait: Option<Duration>,
-        what: String,
+        changes: &[Change],
+        waiting: &Waiting,
     ) -> (Option<ReloadOutcome>, String) {
         let Some(wait) = wait else {
-            let words = "it is stored, and HAProxy gets it now";
-            return (Some(ReloadOutcome::Requested), format!("{what}; {words}"));
+            return (Some(ReloadOutcome::Requested), words::requested(changes, waiting));
         };
         match self.declared.link.in_force(after.number, wait).await {
-            Progress::InForce => {
-                (Some(ReloadOutcome::InSync), format!("{what}; HAProxy runs with it"))
+            Progress::InForce => (Some(ReloadOutcome::InSync), words::in_force(changes, waiting)),
+            Progress::Applying => {
+                (Some(ReloadOutcome::Behind), format!("{}; it is stored", in_words(changes)))
             }
-            Progress::Applying => (Some(ReloadOutcome::Behind), format!("{what}; it is stored")),
             Progress::Behind(why) => {
+                let what = in_words(changes);
                 (Some(ReloadOutcome::Behind), format!("{what}; it is stored, and {why}"))
             }
         }
@@ -329,11 +333,13 @@ impl Api {
                 key.name
             )));
         }
-        judge(&old_file, &file, after, &changed, may_wait)?;
+        let left = judge(&old_file, &file, after, &changed, may_wait)?;
         let servers = self.desired.borrow().servers.clone();
-        let warnings = self.check_pending(&file, after, &changed).await?;
+        let mut warnings = self.check_pending(&file, after, &changed).await?;
+        warnings.extend(left);
         let checked = check(&self.declared.link, &old, &new, &changed, servers.as_deref()).await;
-        let pending = pending(file.declared()).map(|(key, _)| key.to_string()).collect();
+        let pending = pending(file.declared()).map(|(key, names)| (key.clone(), names.clone()));
+        let pending = pending.collect();
         match checked {
             Ok(mut checked) => {
                 let more = warnings.into_iter().filter(|it| !checked.warnings.contains(it));
@@ -392,7 +398,7 @@ impl Api {
 /// What is accepted, and which frontends wait.
 struct CheckedObjects {
     checked: Checked,
-    pending: Vec<String>,
+    pending: Vec<(ObjectKey, Vec<String>)>,
 }
 
 /// A backend without a server, for a frontend of this mode.
@@ -418,20 +424,5 @@ fn not_accepted(error: CheckError) -> Error {
         CheckError::Invalid(faults) => Error::InvalidConfig { detail, faults },
         CheckError::Busy => Error::TooManyChecks,
         CheckError::Failed(_) => Error::NotChecked(detail),
-    }
-}
-
-/// What is changed, in words.
-fn in_words(changes: &[Change]) -> String {
-    match changes {
-        [] => "nothing changes".to_owned(),
-        [one] => format!("{} {}", one.object, one.action.done()),
-        many => {
-            let count = |action: &str| many.iter().filter(|it| it.action.done() == action).count();
-            let counts = ["added", "changed", "deleted"].map(|it| (count(it), it));
-            let some = counts.into_iter().filter(|(count, _)| *count > 0);
-            let words: Vec<_> = some.map(|(count, what)| format!("{count} {what}")).collect();
-            format!("frontends and backends: {}", words.join(", "))
-        }
     }
 }

@@ -8,7 +8,11 @@ use super::ConfigRequest;
 use crate::api::Error;
 use crate::declared::Fault;
 use crate::settings::SettingsFile;
-use crate::settings::objects::{Declared, setting_of};
+use crate::settings::objects::{Declared, is_of_address, setting_of};
+
+/// How what is refused for somebody's good is had all the same, through the API and by the CLI. Old
+/// clients have neither, and are told what is before it alone.
+pub(crate) const FORCE: &str = " (force=true, or --force,";
 
 /// Nobody loses what is theirs to a change that does not say so.
 pub(super) fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), Error> {
@@ -18,7 +22,7 @@ pub(super) fn takes_nothing_over(edits: &Edits, before: &Objects) -> Result<(), 
         return Ok(());
     }
     Err(Error::ObjectConflict(format!(
-        "{}: name that owner, or say force=true to take over what is another one's",
+        "{}: name that owner{FORCE} takes over what is another one's)",
         taken.join(", ")
     )))
 }
@@ -50,16 +54,27 @@ impl MayWait {
     }
 }
 
-/// Whether a change leaves whole what it touches and what was there.
+/// Whether a change leaves whole what it touches and what was there. Frontends that listened nowhere
+/// and still do, for another one has their address now, are told of: whoever declares a backend is
+/// not to blame for what else waits.
 pub(super) fn judge(
     before: &SettingsFile,
     after: &SettingsFile,
     objects: &Objects,
     changed: &BTreeSet<ObjectKey>,
     may_wait: MayWait,
-) -> Result<(), Error> {
+) -> Result<Vec<Fault>, Error> {
     let was = |key: &ObjectKey| before.declared().standings.get(key);
-    set_aside(after, |key, standing| changed.contains(key) || was(key) != Some(standing))?;
+    let is_new = |key: &ObjectKey, standing: &Standing| was(key) != Some(standing);
+    let is_left = |key: &ObjectKey| {
+        let told = after.declared().faults.get(key);
+        !changed.contains(key)
+            && was(key).is_some_and(|was| !was.counts())
+            && told.is_some_and(|told| told.iter().all(|text| is_of_address(text)))
+    };
+    set_aside(after, |key, standing| {
+        changed.contains(key) || (is_new(key, standing) && !is_left(key))
+    })?;
     for (key, waits_for) in pending(after.declared()) {
         // A slip in a name must not take one off the air that listens.
         let may_wait = match may_wait {
@@ -75,13 +90,12 @@ pub(super) fn judge(
             let names: Vec<_> = names.map(String::as_str).collect();
             return Err(Error::ObjectConflict(format!(
                 "{key} sends requests to {}, which is no backend then, and would not listen any \
-                    more; declare that first, or send them elsewhere, or say force=true, and the \
-                    frontend waits for it",
+                    more; declare that first, or send them elsewhere{FORCE} has the frontend wait for it)",
                 names.join(", ")
             )));
         }
     }
-    Ok(())
+    Ok(faults(after, |key, standing| is_new(key, standing) && is_left(key)))
 }
 
 /// Those that would be set aside, of those that are looked at.
@@ -89,6 +103,22 @@ pub(super) fn set_aside(
     file: &SettingsFile,
     is_looked_at: impl Fn(&ObjectKey, &Standing) -> bool,
 ) -> Result<(), Error> {
+    let faults = faults(file, is_looked_at);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let words = |fault: &Fault| {
+        let resource = fault.resource.as_deref().unwrap_or_default();
+        let setting =
+            fault.setting.as_ref().map_or(String::new(), |setting| format!("{setting}: "));
+        format!("{resource}: {setting}{}", fault.detail)
+    };
+    let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
+    Err(Error::InvalidConfig { detail, faults })
+}
+
+/// What is wrong with those that are set aside, of those that are looked at.
+fn faults(file: &SettingsFile, is_looked_at: impl Fn(&ObjectKey, &Standing) -> bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (key, standing) in file.declared().standings.iter() {
         if let Standing::SetAside { reason } = standing
@@ -107,15 +137,5 @@ pub(super) fn set_aside(
             }));
         }
     }
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let words = |fault: &Fault| {
-        let resource = fault.resource.as_deref().unwrap_or_default();
-        let setting =
-            fault.setting.as_ref().map_or(String::new(), |setting| format!("{setting}: "));
-        format!("{resource}: {setting}{}", fault.detail)
-    };
-    let detail = faults.iter().map(words).collect::<Vec<_>>().join("; ");
-    Err(Error::InvalidConfig { detail, faults })
+    faults
 }

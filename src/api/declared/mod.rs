@@ -26,9 +26,11 @@ mod body;
 mod change;
 mod judge;
 mod members;
+mod words;
 
 pub use body::{document_of, object_of, patch_of};
 pub use change::Turn;
+pub(crate) use judge::FORCE;
 
 /// What is declared, as the API sees it.
 pub struct Declarations {

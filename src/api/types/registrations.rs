@@ -23,7 +23,7 @@ pub struct RegisterRequest {
 
 /// `POST /v1/nodes`: one of the nodes, in a JSON array or on a line of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object like {\"node\": \"...\", \"master\": \"...\"}")]
 pub struct RegisterNode {
     pub node: String,
     /// The master, by HAProxy's name.
@@ -39,7 +39,7 @@ pub struct RegisterNode {
 /// `DELETE /v1/nodes`: one of the nodes, in a JSON array or on a line of its own. What else a row
 /// that registers may say is not looked at, so the body that registered nodes ends that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object like {\"node\": \"...\"}")]
 pub struct UnregisterNode {
     pub node: String,
     /// Not looked at.

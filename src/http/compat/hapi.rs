@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::api;
+use crate::api::declared::FORCE;
 use crate::http::body::BOUND;
 use crate::http::error::HttpError;
 
@@ -122,8 +123,15 @@ impl From<api::Error> for Fault {
             status => status,
         };
         let wait = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1));
-        Self { wait, ..Self::new(status, error.to_string()) }
+        Self { wait, ..Self::new(status, without_hints(&error.to_string())) }
     }
+}
+
+/// Parameters that nobody has here are not recommended.
+fn without_hints(text: &str) -> String {
+    let Some((said, hint)) = text.split_once(FORCE) else { return text.to_owned() };
+    let rest = hint.split_once(')').map_or("", |(_, rest)| rest);
+    format!("{said}{rest}")
 }
 
 impl IntoResponse for Fault {
@@ -204,4 +212,17 @@ fn other_than_json(headers: &HeaderMap) -> Option<String> {
     let is_json =
         kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
     (!is_json).then_some(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_client_is_not_told_of_parameters_that_it_can_not_give() {
+        let told = format!("web waits; send them elsewhere{FORCE} has the frontend wait for it)");
+        let fault = Fault::from(api::Error::ObjectConflict(told));
+        assert_eq!(fault.message, "web waits; send them elsewhere");
+        assert_eq!(without_hints("no such thing (at all)"), "no such thing (at all)");
+    }
 }

@@ -24,6 +24,7 @@ use super::frontend::Mode;
 use super::keys::section;
 use super::source::BUILT_IN;
 use super::units::{duration, optional_duration};
+use crate::source::SourceKind;
 
 section! {
     /// A backend of HAProxy whose servers Mapsmith manages. Exactly one of `servers`, `from` and
@@ -134,6 +135,12 @@ section! {
         #[unset(says "none")]
         pub natives: Option<Vec<Native>>,
     }
+}
+
+/// The name of the source of registrations that is written out.
+fn of_registrations(sources: &[Source]) -> Option<&str> {
+    let own = sources.iter().find(|source| source.kind == SourceKind::Registrations);
+    own.map(|source| source.name.as_str())
 }
 
 /// What becomes of a list without a server.
@@ -287,11 +294,14 @@ impl Backend {
             };
             from.problems(&mut of_key);
             match sources.iter().find(|source| source.name == from.source) {
-                None if from.source == BUILT_IN => of_key(
-                    "from: what is registered is kept in the store; set `path` in `[store]` (like \
-                        /var/lib/mapsmith/mapsmith.db)"
+                None if from.source == BUILT_IN => of_key(match of_registrations(sources) {
+                    Some(own) => {
+                        format!("from: the source of registrations is called {own:?} here")
+                    }
+                    None => "from: what is registered is kept in the store; set `path` in \
+                        `[store]` (like /var/lib/mapsmith/mapsmith.db)"
                         .to_owned(),
-                ),
+                }),
                 None => of_key(format!("from: there is no source of the name {:?}", from.source)),
                 Some(source) if source.shadow && key == "from" => of_key(format!(
                     "from: source {:?} is a shadow, which is never applied; name it in \

@@ -454,3 +454,14 @@ fn the_fields_of_a_list_are_for_documents_that_list_servers() {
         assert!(message.contains(part), "{part:?} is not in: {message}");
     }
 }
+
+#[test]
+fn a_list_of_registrations_is_taken_from_the_source_that_has_them_by_its_name() {
+    let own = "[store]\npath = \"mapsmith.db\"\n[[source]]\nname = \"reg\"\ntype = \
+        \"registrations\"\n";
+    let live = "[[backend]]\nname = \"live\"\nfrom = { source = \"registrations\" }\n";
+    let error = load(&format!("{SMALL}{own}{live}"), &[]).unwrap_err().to_string();
+    assert!(error.contains("the source of registrations is called \"reg\" here"), "{error}");
+    let error = load(&format!("{SMALL}{live}"), &[]).unwrap_err().to_string();
+    assert!(error.contains("set `path` in `[store]`"), "{error}");
+}

@@ -9,6 +9,11 @@ use crate::settings::tree::Problem;
 /// What is wrong with each object, one text for each fault.
 pub(super) type Faults = BTreeMap<ObjectKey, Vec<String>>;
 
+/// What a text says between the setting and another frontend that has its address.
+const FIRST: &str = ": the frontend ";
+/// What it says of one that listens nowhere yet, before the backends.
+const WAITS: &str = "and waits for";
+
 /// Which object stands where in its section.
 #[derive(Debug, Default)]
 pub(super) struct Order(pub(super) BTreeMap<(ObjectKind, usize), ObjectKey>);
@@ -36,21 +41,11 @@ impl Order {
         blamed
     }
 
-    /// The same, where each is at fault for what stands at its place.
-    pub(super) fn blame_in_place(&self, problems: &[Problem]) -> Faults {
-        let mut blamed = Faults::new();
-        for (key, text) in self.in_place(problems) {
-            blamed.entry(key.clone()).or_default().push(text.to_owned());
-        }
-        blamed
-    }
-
     /// The other one of two frontends that listen at one address, where that one was changed later,
     /// and the same said of it. One of the settings file is never at fault, whatever object that is
     /// set aside has its name.
     fn later(&self, key: &ObjectKey, text: &str, objects: &Objects) -> Option<(ObjectKey, String)> {
-        let (_, said) = text.split_once(": the frontend ")?;
-        let (other, address) = said.strip_suffix(" too")?.split_once(" listens at ")?;
+        let (_, other, address) = shared_address(text)?;
         let other = ObjectKey::new(ObjectKind::Frontend, other);
         let object = objects.get(&other).filter(|_| self.keys().any(|key| *key == other))?;
         if object.number <= objects.get(key)?.number {
@@ -70,6 +65,35 @@ impl Order {
             Some((self.0.get(&(kind, index))?, rest))
         })
     }
+}
+
+/// What is said of those that would listen where another one waits: it listens nowhere yet.
+pub(super) fn said_first(
+    mut claimed: Faults,
+    waiting: &BTreeMap<ObjectKey, Vec<String>>,
+) -> Faults {
+    for text in claimed.values_mut().flatten() {
+        let Some((setting, other, address)) = shared_address(text) else { continue };
+        let key = ObjectKey::new(ObjectKind::Frontend, other);
+        let Some(waits_for) = waiting.get(&key) else { continue };
+        *text = format!(
+            "{setting}{FIRST}{other} was said first for {address}, {WAITS} {}",
+            waits_for.join(", ")
+        );
+    }
+    claimed
+}
+
+/// Whether it is wrong only because another frontend has the address, or waits for it.
+pub(crate) fn is_of_address(text: &str) -> bool {
+    shared_address(text).is_some() || (text.contains(FIRST) && text.contains(WAITS))
+}
+
+/// The setting of `bind[0]: the frontend web listens at :80 too`, the frontend, and the address.
+fn shared_address(text: &str) -> Option<(&str, &str, &str)> {
+    let (setting, said) = text.split_once(FIRST)?;
+    let (other, address) = said.strip_suffix(" too")?.split_once(" listens at ")?;
+    Some((setting, other, address))
 }
 
 /// Which of a frontend's binds this address is.

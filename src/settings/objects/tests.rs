@@ -189,6 +189,36 @@ fn a_frontend_that_waits_leaves_its_port_to_the_file_and_to_whoever_listens() {
 }
 
 #[test]
+fn of_two_that_wait_for_one_address_the_one_that_was_said_first_has_it_whichever_backend_comes() {
+    let waiting = |name: &str| json!({"bind": [":84"], "default_backend": name});
+    let said = [(Frontend, "s3", waiting("nope")), (Frontend, "s4", waiting("nope2"))];
+    let backend = |name| (Backend, name, json!({"servers": []}));
+    let standing = |merged: &SettingsFile, name: &str| {
+        merged.declared().standings[&ObjectKey::new(Frontend, name)].clone()
+    };
+    let merged = with(&file(FILE), &[said.as_slice(), &[backend("nope")]].concat());
+    assert!(standing(&merged, "s3").counts(), "{:?}", standing(&merged, "s3"));
+    let reason = set_aside(&merged, Frontend, "s4");
+    assert_eq!(reason, "bind[0]: the frontend s3 listens at :84 too");
+    assert!(is_of_address(&reason));
+
+    let merged = with(&file(FILE), &[said.as_slice(), &[backend("nope2")]].concat());
+    assert!(matches!(standing(&merged, "s3"), Standing::Pending { .. }));
+    let reason = set_aside(&merged, Frontend, "s4");
+    let first = "bind[0]: the frontend s3 was said first for :84, and waits for nope";
+    assert_eq!(reason, first);
+    assert!(is_of_address(&reason));
+    assert!(merged.settings.backends.iter().any(|it| it.name == "nope2"), "the backend counts");
+
+    // Another one that can't be anyway is no obstacle to it.
+    let unfit = json!({"bind": [":84", ":81"], "default_backend": "nope"});
+    let said = [(Frontend, "s3", unfit), said[1].clone(), backend("nope2")];
+    let merged = with(&file(FILE), &said);
+    assert!(set_aside(&merged, Frontend, "s3").contains("the frontend own listens at :81 too"));
+    assert!(standing(&merged, "s4").counts(), "{:?}", standing(&merged, "s4"));
+}
+
+#[test]
 fn one_objects_fault_is_its_own() {
     let file = file(FILE);
     let good = json!({"servers": []});
@@ -221,4 +251,14 @@ fn one_objects_fault_is_its_own() {
     assert!(matches!(left, Standing::Pending { .. }), "{left:?}");
     let names: Vec<_> = merged.settings.frontends.iter().map(|it| it.name.to_string()).collect();
     assert_eq!(names, ["own", "fine"]);
+}
+
+#[test]
+fn a_document_that_is_not_there_is_not_looked_for_as_the_settings_file_is() {
+    let missing = |error: SettingsError| error.to_string();
+    let document = missing(read_document(Path::new("/nowhere/nofile.json")).unwrap_err());
+    assert!(document.contains("can't be read"), "{document}");
+    assert!(!document.contains("MAPSMITH_CONFIG"), "{document}");
+    let settings = missing(SettingsFile::read(Path::new("/nowhere/a.toml")).unwrap_err());
+    assert!(settings.contains("MAPSMITH_CONFIG"), "{settings}");
 }

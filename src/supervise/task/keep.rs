@@ -98,6 +98,19 @@ impl Supervisor {
         Ok(ConfigState::Refused { reason })
     }
 
+    /// Notes beside the files whether what is desired is refused: whoever reloads HAProxy by hand
+    /// loads the last good one then. What failed or begins tells nothing of it.
+    pub(super) async fn keep_refusal(&self, state: &ConfigState) {
+        let why = match state {
+            ConfigState::Starting | ConfigState::Stopped | ConfigState::Failed { .. } => return,
+            ConfigState::Refused { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        if let Err(Failure::Files(error)) = self.files(|files| files.keep_refusal(why)).await {
+            tracing::debug!("why the configuration is refused can't be kept: {error}");
+        }
+    }
+
     pub(super) async fn hold_sockets(&mut self, config: &Config) -> Result<(), ProcessError> {
         match &mut self.keeper {
             Some(keeper) if self.haproxy.hold_sockets => keeper.hold(addresses(config)).await,

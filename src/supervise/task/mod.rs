@@ -356,6 +356,7 @@ impl Supervisor {
             Err(Failure::FellBack(why)) => ConfigState::Refused { reason: why.to_string() },
             Err(failure) => ConfigState::Failed { error: failure.to_string() },
         };
+        self.keep_refusal(&state).await;
         self.observe_processes().await;
         self.publish(state);
         next

@@ -201,7 +201,7 @@ fn what_can_not_be_done_to_a_server_is_refused_with_what_would_be_right() {
     let m1 = "/v1/backends/app/servers/m1";
     let maint = r#"{"state": "maint"}"#;
     let near = scene.refused("GET", "/v1/backends/ap", "", 404);
-    assert_eq!(near, "\"ap\" is no backend of the settings; did you mean app?");
+    assert_eq!(near, "\"ap\" is no backend here; did you mean app?");
     let near = scene.refused("PUT", "/v1/backends/app/servers/m11", maint, 404);
     assert!(near.ends_with("did you mean m1, m2?"), "{near}");
     assert!(scene.refused("DELETE", m1, "", 404).contains("app/m1 has no override"));

@@ -115,6 +115,9 @@ fn two_puts_serve_traffic_in_any_order_and_over_a_restart() {
         scene.put("frontends/origin", &scene.origin("one"));
         let pending = scene.put("frontends/web", &scene.web());
         assert_eq!(pending["pending"], json!(["frontends/web"]), "{pending:#}");
+        let message = "frontends/web added; it is stored; frontends/web waits for backend app \
+            and listens nowhere yet";
+        assert_eq!(pending["message"], message, "{pending:#}");
         let web = scene.get("/v1/frontends/web");
         assert_eq!(web["status"]["state"], "pending", "{web:#}");
         let added = scene.put("backends/app", &scene.app());

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::items::{LATELY, first_few};
 use super::{Action, Item, Kind, Severity, Status};
 use crate::config::status::{ConfigState, HaproxyStatus};
-use crate::status::{InstanceState, InstanceStatus, ServersState};
+use crate::status::{BackendStatus, InstanceState, InstanceStatus, ServersState};
 use crate::tls_file::TlsFileState;
 
 /// How long a change may take until an instance holds it before that needs somebody.
@@ -93,7 +93,7 @@ fn needs_reload(instance: &InstanceStatus, reloads: bool) -> Option<Item> {
 
 pub(super) fn of_configuration(status: &Status, items: &mut Vec<Item>) {
     if let Some(haproxy) = &status.haproxy {
-        items.extend(configuration(haproxy));
+        items.extend(configuration(haproxy, &status.backends));
         items.extend(haproxy.quarantined.iter().map(|quarantined| {
             let words = first_few(quarantined.remarks.iter().map(|remark| remark.text.as_str()));
             let object = &quarantined.object;
@@ -125,7 +125,7 @@ pub(super) fn of_configuration(status: &Status, items: &mut Vec<Item>) {
     }
 }
 
-fn configuration(haproxy: &HaproxyStatus) -> Option<Item> {
+fn configuration(haproxy: &HaproxyStatus, backends: &[BackendStatus]) -> Option<Item> {
     let (severity, action) = match &haproxy.state {
         ConfigState::Starting | ConfigState::InForce => return None,
         ConfigState::Refused { .. } => {
@@ -144,9 +144,82 @@ fn configuration(haproxy: &HaproxyStatus) -> Option<Item> {
             (Severity::Look, Action::command("Reload it now", "mapsmith haproxy reload"))
         }
         ConfigState::Waiting { .. } => {
+            let unknown = backends.iter().filter(|backend| backend.servers.is_none());
+            let held = unknown.filter_map(|backend| Some((&backend.name, backend.held.as_ref()?)));
+            if let Some((backend, held)) = held.into_iter().next() {
+                let text = format!(
+                    "HAProxy's configuration is not in force: it waits for the servers of backend \
+                        {backend}, which are held: {}",
+                    held.reason
+                );
+                let command = format!("mapsmith approve {}", held.id);
+                return Some(
+                    Item::new(Severity::Act, Kind::Config, &haproxy.config, text)
+                        .with(Action::command("Let exactly these servers through", &command)),
+                );
+            }
             (Severity::Look, Action::command("See what is waited for", "mapsmith status"))
         }
     };
     let text = format!("HAProxy's configuration is not in force: {}", haproxy.state);
     Some(Item::new(severity, Kind::Config, &haproxy.config, text).with(action))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::revision::{ChangeCounts, HeldChange};
+
+    #[test]
+    fn a_configuration_that_waits_for_a_held_list_needs_somebody_to_approve_it() {
+        let state = ConfigState::Waiting { reason: "the servers".to_owned() };
+        let haproxy = HaproxyStatus {
+            managed: true,
+            config: "haproxy.cfg".to_owned(),
+            state,
+            loaded: None,
+            process: None,
+            last_reload: None,
+            reloads: 0,
+            starts: 0,
+            refused: None,
+            quarantined: Vec::new(),
+            edit_kept: None,
+        };
+        let mut backend = BackendStatus {
+            name: "nope".to_owned(),
+            from: "settings".to_owned(),
+            servers: None,
+            waiting_for: None,
+            stored_since: None,
+            confirmed_at: None,
+            rejected: Vec::new(),
+            rejected_count: 0,
+            beyond_max: 0,
+            stale: Vec::new(),
+            held: None,
+            change_due: None,
+            leaving: Vec::new(),
+            ordered: Vec::new(),
+        };
+        let item = configuration(&haproxy, std::slice::from_ref(&backend)).unwrap();
+        assert_eq!(item.severity, Severity::Look, "it comes by itself");
+        backend.held = Some(HeldChange {
+            id: "ab12".to_owned(),
+            of: "backend nope".to_owned(),
+            reason: "it is empty".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            entries_in_force: 0,
+            entries_held: 0,
+            counts: ChangeCounts::default(),
+            applied: ChangeCounts::default(),
+        });
+        let item = configuration(&haproxy, std::slice::from_ref(&backend)).unwrap();
+        assert_eq!(item.severity, Severity::Act);
+        let said = format!("{item:?}");
+        assert!(said.contains("backend nope") && said.contains("mapsmith approve ab12"), "{said}");
+        backend.servers = Some(Vec::new());
+        let item = configuration(&haproxy, &[backend]).unwrap();
+        assert_eq!(item.severity, Severity::Look, "others are waited for");
+    }
 }

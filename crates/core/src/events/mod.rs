@@ -17,7 +17,7 @@ use crate::revision::ChangeCounts;
 
 mod observer;
 
-pub use observer::{Observed, Observer};
+pub use observer::{Observed, Observer, end_of_hold};
 
 /// What an event is about.
 #[derive(

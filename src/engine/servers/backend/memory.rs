@@ -6,9 +6,11 @@ use mapsmith_core::Server;
 use mapsmith_core::desired::damping::Damper;
 use mapsmith_core::desired::gate::Gate;
 use mapsmith_core::desired::guard::Window;
+use mapsmith_core::server::LastGoodList;
 
 use super::BackendList;
 use super::weights::EndedWeights;
+use crate::settings::Listing;
 
 /// What is known of a backend's servers.
 #[derive(Debug, Clone)]
@@ -23,6 +25,40 @@ pub(in crate::engine) struct ListMemory {
 }
 
 impl BackendList {
+    /// Takes the list that the store has, as [`BackendList::take_up`].
+    pub(in crate::engine::servers) fn resume(&mut self, list: &LastGoodList) {
+        if self.take_up(list) {
+            tracing::info!(
+                backend = self.settings.name,
+                servers = list.servers.len(),
+                from = list.origin,
+                "the stored server list is in force until {} lists servers",
+                self.settings.origin()
+            );
+        }
+    }
+
+    /// Takes the list that was last in force. Whatever lists servers now, what it lists is judged
+    /// as a change of that list, also where its origin is another one. Only what the settings write
+    /// out is an order like any other of theirs: it replaces the list, and nothing holds it.
+    /// Whether it did.
+    pub(in crate::engine::servers) fn take_up(&mut self, list: &LastGoodList) -> bool {
+        self.before = Some(list.clone());
+        if self.is_written_out() {
+            self.take_up_written(list);
+            return false;
+        }
+        let servers = list.servers.clone();
+        self.waiting_for = Some(self.first_answer());
+        self.confirmed_at = list.confirmed.or(self.confirmed_at);
+        if let Listing::From(_) = self.settings.listing() {
+            self.unseen = servers.keys().cloned().collect();
+        }
+        self.gate.resume(Some(servers.clone()));
+        self.damper = Damper::resume(self.damper.pace(), servers);
+        true
+    }
+
     /// Takes over what was known of the list with other settings, where it comes from the same place
     /// and is damped alike. What settings write out was no matter of time.
     pub(in crate::engine::servers) fn remember(&mut self, memory: &ListMemory) {

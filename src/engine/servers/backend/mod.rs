@@ -102,7 +102,7 @@ impl BackendList {
                 .increment(0);
         }
         let declared = backend.declared();
-        Self {
+        let mut list = Self {
             damper: Damper::new(members::policy(backend, &declared, settings)),
             declared: Arc::new(declared),
             options: BackendOptions::new(backend.default_options(), backend.usual_options()),
@@ -129,7 +129,11 @@ impl BackendList {
             is_rendered: settings.haproxy.is_some(),
             members: None,
             order: 0,
+        };
+        if list.is_written_empty() {
+            list.begin_with(BTreeMap::new());
         }
+        list
     }
 
     /// The backend's name.
@@ -184,40 +188,6 @@ impl BackendList {
         self.said_at = said_at;
         self.waiting_for = list.is_none().then(|| self.first_answer());
         list
-    }
-
-    /// Takes the list that the store has, as [`BackendList::take_up`].
-    pub(super) fn resume(&mut self, list: &LastGoodList) {
-        if self.take_up(list) {
-            tracing::info!(
-                backend = self.settings.name,
-                servers = list.servers.len(),
-                from = list.origin,
-                "the stored server list is in force until {} lists servers",
-                self.settings.origin()
-            );
-        }
-    }
-
-    /// Takes the list that was last in force. Whatever lists servers now, what it lists is judged
-    /// as a change of that list, also where its origin is another one. Only what the settings write
-    /// out is an order like any other of theirs: it replaces the list, and nothing holds it.
-    /// Whether it did.
-    pub(super) fn take_up(&mut self, list: &LastGoodList) -> bool {
-        self.before = Some(list.clone());
-        if self.is_written_out() {
-            self.take_up_written(list);
-            return false;
-        }
-        let servers = list.servers.clone();
-        self.waiting_for = Some(self.first_answer());
-        self.confirmed_at = list.confirmed.or(self.confirmed_at);
-        if let Listing::From(_) = self.settings.listing() {
-            self.unseen = servers.keys().cloned().collect();
-        }
-        self.gate.resume(Some(servers.clone()));
-        self.damper = Damper::resume(self.damper.pace(), servers);
-        true
     }
 
     /// The servers in force; before the first step those of before the start, if they are known.

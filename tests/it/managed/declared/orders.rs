@@ -125,3 +125,37 @@ fn an_order_that_runs_out_while_mapsmith_is_down_leaves_no_server_out() {
         scene.managed.wait_for_word("one");
     }
 }
+
+#[test]
+fn whoever_declares_a_backend_is_not_refused_over_frontends_that_wait_for_one_address() {
+    let scene = Scene::start(newest(), "");
+    let port = free_port();
+    let waiting =
+        |backend: &str| json!({"bind": [format!("127.0.0.1:{port}")], "default_backend": backend});
+    for (name, backend) in [("s3", "nope"), ("s4", "nope2")] {
+        let report = scene.put(&format!("frontends/{name}"), &waiting(backend));
+        let message = report["message"].as_str().unwrap_or_default();
+        assert!(message.contains(&format!("waits for backend {backend}")), "{report:#}");
+    }
+    scene.put("backends/nope2", &json!({"servers": []}));
+    let report = scene.put("backends/nope", &json!({"servers": []}));
+    assert_eq!(report["message"], "backends/nope added; HAProxy runs with it", "{report:#}");
+    let state = |name: &str| scene.get(&format!("/v1/frontends/{name}"))["status"].clone();
+    assert_eq!(state("s3")["state"], "in_force", "{:#}", state("s3"));
+    assert_eq!(state("s4")["state"], "set_aside", "{:#}", state("s4"));
+    let said = state("s4")["detail"].to_string();
+    assert!(said.contains("the frontend s3 listens at"), "{said}");
+    let attention = scene.get("/v1/attention").to_string();
+    assert!(
+        attention.contains("frontends/s4, which the API declares, is set aside"),
+        "{attention}"
+    );
+
+    // One that is declared where another one listens is refused as ever.
+    let (status, problem) = scene.ask("PUT", "/v1/frontends/s5", &waiting("nope"));
+    assert_eq!(status, 422, "{problem:#}");
+    assert!(detail(&problem).contains("frontends/s5: bind[0]: the frontend s3"), "{problem:#}");
+    let (status, gone) = scene.ask("DELETE", "/v1/frontends/s3?wait=30s", &Value::Null);
+    assert_eq!(status, 204, "{gone:#}");
+    assert_eq!(state("s4")["state"], "in_force", "the address is free: {:#}", state("s4"));
+}

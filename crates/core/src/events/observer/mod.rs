@@ -20,6 +20,13 @@ const HAPROXY: &str = "haproxy";
 const WORST: &str = "worst";
 /// The state of a change that is held no more.
 const NOT_HELD: &str = "none";
+const FOLLOWED_AGAIN: &str = "the sources are followed again";
+
+/// The event of the end of a hold, for the order that ends it.
+pub fn end_of_hold(now: Timestamp) -> Happening {
+    Happening::new(now, EventKind::Hold, HeldChange::MAP, FOLLOWED_AGAIN.to_owned())
+        .in_state(NOT_HELD)
+}
 
 /// What is known now.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ pub struct Observer {
     drift: BTreeMap<(String, DriftKind), u64>,
     /// Whose changes this process has seen held.
     held: BTreeSet<String>,
+    /// The state of the hold that an order has ended, until that is seen.
+    ended_hold: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +65,18 @@ impl Observer {
         let mut observer = Self::default();
         last.into_iter().for_each(|happening| observer.note(&happening));
         observer
+    }
+
+    /// Takes in an event that was kept with the order that it is of: it is no news any more.
+    pub fn kept(&mut self, happening: &Happening) {
+        let is_end = happening.state.as_deref() == Some(NOT_HELD);
+        if happening.kind != EventKind::Hold || !is_end {
+            return;
+        }
+        let last = self.last(EventKind::Hold, HeldChange::MAP).map(|last| last.state.clone());
+        // What is observed may be from before.
+        self.ended_hold = last.filter(|state| state != NOT_HELD).or(self.ended_hold.take());
+        self.note(happening);
     }
 
     fn note(&mut self, happening: &Happening) {
@@ -92,6 +113,10 @@ impl Observer {
         let states = states.chain(status.rollout.as_ref().map(|it| of_rollout(it, now)));
         let states = states.chain(instances).chain(sources).chain(config);
         let is_other = |happening: &Happening| {
+            let is_hold = happening.kind == EventKind::Hold;
+            if is_hold && self.ended_hold.is_some() && self.ended_hold == happening.state {
+                return false;
+            }
             let last = self.last(happening.kind, &happening.subject);
             last.map(|last| &last.state) != happening.state.as_ref()
         };
@@ -109,6 +134,9 @@ impl Observer {
     /// These were told, and this was known then.
     pub fn told(&mut self, news: &[Happening], observed: &Observed<'_>) {
         news.iter().for_each(|happening| self.note(happening));
+        if observed.status.hold.is_none() {
+            self.ended_hold = None;
+        }
         self.drift = drift_of(observed.status).collect();
         self.held.extend(observed.status.held.iter().map(|held| held.of.clone()));
     }
@@ -125,7 +153,12 @@ impl Observer {
             if Some(*number) <= last {
                 continue;
             }
-            let text = format!("revision {number} by {}: {counts}", sources.join(", "));
+            // What an operator ordered is of no source.
+            let by = match sources.join(", ") {
+                sources if sources.is_empty() => String::new(),
+                sources => format!(" by {sources}"),
+            };
+            let text = format!("revision {number}{by}: {counts}");
             events.push(Happening { counts: Some(*counts), ..event(*at, *number, text) });
             last = Some(*number);
         }
@@ -187,8 +220,7 @@ impl Observer {
             }
             None => {
                 let last = self.last(EventKind::Hold, HeldChange::MAP)?;
-                (last.state != NOT_HELD)
-                    .then(|| event(NOT_HELD, "the sources are followed again".to_owned()))
+                (last.state != NOT_HELD).then(|| event(NOT_HELD, FOLLOWED_AGAIN.to_owned()))
             }
         }
     }

@@ -289,3 +289,48 @@ fn a_hold_and_a_rollout_are_told_once_as_they_begin_and_end_also_over_a_restart(
     ];
     assert_eq!(all, expected);
 }
+
+#[test]
+fn the_end_of_a_hold_that_was_ordered_is_told_once_by_the_order_alone() {
+    let hold = |since| {
+        let note = Note::default();
+        let hold = Hold { of: 3, revision: Some(6), since, until: None, note, ended: None };
+        Some(HoldStatus { hold, waiting: ChangeCounts::default() })
+    };
+    let mut observer = Observer::default();
+    let look = |observer: &mut Observer, hold: Option<HoldStatus>| {
+        let status = Status { hold, ..Status::default() };
+        let observed =
+            Observed { status: &status, revision: None, revisions: &[], attention: None };
+        let news = observer.news(&observed, at(9));
+        observer.told(&news, &observed);
+        news.iter().map(|it| it.state.clone().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(look(&mut observer, hold(at(2))), [at(2).to_string()]);
+    observer.kept(&end_of_hold(at(3)));
+    // What is seen may still be from before.
+    assert_eq!(look(&mut observer, hold(at(2))), [""; 0]);
+    assert_eq!(look(&mut observer, None), [""; 0], "the order has told it");
+    assert_eq!(look(&mut observer, hold(at(4))), [at(4).to_string()], "another one is news");
+    assert_eq!(look(&mut observer, None), ["none"], "nobody has ordered that");
+}
+
+#[test]
+fn a_revision_of_no_source_is_by_none() {
+    let told = |sources: &[&str]| {
+        let revision = RevisionSummary {
+            number: 9,
+            at: at(1),
+            sources: sources.iter().map(|it| (*it).to_owned()).collect(),
+            entries: 0,
+            counts: ChangeCounts::default(),
+        };
+        let status = Status::default();
+        let revisions = [revision];
+        let observed =
+            Observed { status: &status, revision: Some(9), revisions: &revisions, attention: None };
+        Observer::default().news(&observed, at(2)).remove(0).text
+    };
+    assert!(told(&[]).starts_with("revision 9: "), "{}", told(&[]));
+    assert!(told(&["puppetdb"]).starts_with("revision 9 by puppetdb: "), "{}", told(&["puppetdb"]));
+}
