@@ -26,7 +26,9 @@ const PAGE: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventsError {
     /// What followed is no longer kept, or the number is of another store.
-    #[error("events after {after} are not kept any more, or have never been; the oldest is {oldest}")]
+    #[error(
+        "events after {after} are not kept any more, or have never been; the oldest is {oldest}"
+    )]
     Gone { after: u64, oldest: u64 },
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -28,6 +28,9 @@ const NAMES: [&str; 13] = [
     "private-key",
     "x-auth",
 ];
+/// Words of such names.
+const WORDS: [&str; 9] =
+    ["auth", "jwt", "key", "pass", "passphrase", "pwd", "session", "sig", "signature"];
 /// Parameters of a URL or form, with what follows them.
 const PARAMETERS: [&str; 9] = [
     "password=",
@@ -40,8 +43,16 @@ const PARAMETERS: [&str; 9] = [
     "api-key=",
     "access_key=",
 ];
-/// Converters whose second argument may be a key.
-const KEYED: [&str; 2] = ["hmac(", "jwt_verify("];
+/// Converters of which an argument may be a key, and how many stand before it.
+const KEYED: [(&str, usize); 7] = [
+    ("hmac(", 1),
+    ("jwt_verify(", 1),
+    ("jwt_decrypt_secret(", 0),
+    ("aes_gcm_enc(", 2),
+    ("aes_gcm_dec(", 2),
+    ("aes_cbc_enc(", 2),
+    ("aes_cbc_dec(", 2),
+];
 
 /// A line as people see it; none where it has no secret.
 pub fn masked(line: &str) -> Option<String> {
@@ -74,7 +85,10 @@ pub fn secrets_of_text(text: &str) -> Vec<Range<usize>> {
 /// Whether the value of a header, variable or parameter of this name is a secret.
 pub fn is_name_of_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name == "cookie" || NAMES.iter().any(|part| name.contains(part))
+    let mut words = name.split(|it: char| !it.is_ascii_alphanumeric());
+    ["cookie", "set-cookie"].contains(&&*name)
+        || NAMES.iter().any(|part| name.contains(part))
+        || words.any(|word| WORDS.contains(&word))
 }
 
 /// A part of a line as HAProxy reads it.
@@ -257,13 +271,9 @@ fn by_looks(line: &str, words: &[Word], found: &mut Vec<Range<usize>>) {
             found.push(start..until(start, "&;,)]}\"'\\"));
         }
     }
-    for start in KEYED.into_iter().flat_map(after) {
-        let end = until(start, ")\"'");
-        let Some(at) = line[start..end].find(',') else { continue };
-        let key = &line[start + at + 1..end];
-        let is_variable = ["proc.", "sess.", "txn.", "req.", "res."];
-        if !key.starts_with('/') && !is_variable.iter().any(|it| key.starts_with(it)) {
-            found.push(start + at + 1..end);
+    for (converter, before) in KEYED {
+        for start in after(converter) {
+            found.extend(key_among(line, start..until(start, ")\"'"), before));
         }
     }
     for start in ["authorization:", "x-api-key:", "x-auth-token:"].into_iter().flat_map(after) {
@@ -285,6 +295,18 @@ fn by_looks(line: &str, words: &[Word], found: &mut Vec<Range<usize>>) {
             }
         }
     }
+}
+
+/// Where the key among these arguments is, behind so many others, unless a file or variable has it.
+fn key_among(line: &str, arguments: Range<usize>, before: usize) -> Option<Range<usize>> {
+    let mut arguments = line[arguments.clone()].split(',').scan(arguments.start, |at, argument| {
+        let start = std::mem::replace(at, *at + argument.len() + 1);
+        Some(start..start + argument.len())
+    });
+    let place = arguments.nth(before)?;
+    let key = &line[place.clone()];
+    let elsewhere = ["/", "proc.", "sess.", "txn.", "req.", "res."];
+    (!elsewhere.iter().any(|it| key.starts_with(it))).then_some(place)
 }
 
 /// How many bytes of blanks, also of those with a backslash, a text begins with.
@@ -320,6 +342,19 @@ mod tests {
                 "http-request set-header Authorization *** if { path /x }",
             ),
             ("http-request add-header X-Api-Key k1", "http-request add-header X-Api-Key ***"),
+            (
+                "http-request set-header X-Backend-Auth k1",
+                "http-request set-header X-Backend-Auth ***",
+            ),
+            ("http-request set-header X-Vault-Key k1", "http-request set-header X-Vault-Key ***"),
+            (
+                "http-response set-header Set-Cookie id=k1",
+                "http-response set-header Set-Cookie ***",
+            ),
+            (
+                "http-request set-header X-Enc %[path,aes_gcm_enc(128,txn.n,U0VL,txn.t),base64]",
+                "http-request set-header X-Enc %[path,aes_gcm_enc(128,txn.n,***,txn.t),base64]",
+            ),
             (
                 "http-request replace-header Authorization (.*) x\\1",
                 "http-request replace-header Authorization *** ***",
