@@ -43,6 +43,7 @@ fn texts(config: &mut Config, visit: &mut Visit<'_>) {
     for backend in &mut config.backends {
         if let Some(check) = &mut backend.check {
             visit(Reading::Word, &mut check.uri);
+            check.host.iter_mut().for_each(|host| visit(Reading::LogFormat, host));
             if let Some(Expect::Body(text) | Expect::BodyRegex(text)) = &mut check.expect {
                 visit(Reading::Word, text);
             }
