@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +39,7 @@ mod notify;
 pub(crate) mod objects;
 mod ownership;
 pub mod portmap;
+mod read;
 mod references;
 mod rendering;
 mod schedule;
@@ -81,6 +81,7 @@ pub use text::VARIABLE_PREFIX;
 pub use tls_file::TlsFile;
 pub use tree::{Place, Problem};
 
+use read::{text_of, unreadable};
 use text::Format;
 use tree::Reading;
 use tree::doubt::{comes_of, section, stands_alone};
@@ -199,27 +200,6 @@ pub enum SettingsError {
         /// In the order of the file.
         problems: Vec<Problem>,
     },
-}
-
-fn unreadable(path: &Path, message: String) -> SettingsError {
-    SettingsError::Unreadable { path: path.display().to_string(), message }
-}
-
-/// The text of the settings file.
-fn text_of(path: &Path) -> Result<String, SettingsError> {
-    text_or(path, "; -c FILE or MAPSMITH_CONFIG names another one")
-}
-
-/// The text of a file, or why there is none, with what is to be said where it is not there.
-fn text_or(path: &Path, missing: &'static str) -> Result<String, SettingsError> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::NotFound => missing,
-            ErrorKind::PermissionDenied => "; let the user read it who runs this",
-            _ => "",
-        };
-        unreadable(path, format!("can't be read: {error}{hint}"))
-    })
 }
 
 /// What a text says, overlaid by the environment, and what is wrong with that.

@@ -275,7 +275,7 @@ fn stand_in(values: &mut Value, name: &str) {
 pub(crate) fn read_document(path: &Path) -> Result<serde_json::Value, SettingsError> {
     let invalid =
         |message: String| SettingsError::Unreadable { path: path.display().to_string(), message };
-    let text = super::text_or(path, "")?;
+    let text = super::read::text_or(path, "")?;
     let values = super::text::parse(super::format(path)?, &text).map_err(&invalid)?;
     let serde_json::Value::Object(mut sections) = json_of(&values) else {
         return Err(invalid("holds no [[frontend]] and no [[backend]]".to_owned()));

@@ -360,13 +360,15 @@ impl Api {
         after: &Objects,
         changed: &BTreeSet<ObjectKey>,
     ) -> Result<Vec<Fault>, Error> {
-        let pending: BTreeMap<_, _> =
-            pending(file.declared()).filter(|(key, _)| changed.contains(key)).collect();
+        let (pending, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            pending(file.declared()).partition(|(key, _)| changed.contains(key));
         if pending.is_empty() {
             return Ok(Vec::new());
         }
         let waiting: BTreeSet<_> = pending.keys().map(ToString::to_string).collect();
         let mut objects = after.clone();
+        // Others that wait may have its address first, and never come.
+        objects.items.retain(|key, _| !others.contains_key(key));
         for (key, waits_for) in pending {
             let Some(frontend) = objects.get(key).cloned() else { continue };
             for name in waits_for {
