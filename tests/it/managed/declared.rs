@@ -220,22 +220,22 @@ fn the_settings_files_objects_are_the_files_also_when_it_takes_a_name() {
     // The file takes a name of the API's: what that declared is set aside until it is free again.
     scene.managed.write_settings(&own.replace("\"own\"\nbind", "\"web\"\nbind"));
     scene.managed.mapsmith.hangup();
-    let set_aside = eventually("it is set aside", PATIENCE, || {
-        let config = scene.ask("GET", "/v1/config", &Value::Null).1;
-        let frontends = config["frontends"].as_array().cloned().unwrap_or_default();
-        frontends.into_iter().find(|it| it["status"]["state"] == "set_aside")
-    });
-    assert_eq!(set_aside["name"], "web", "{set_aside:#}");
+    let set_aside = |scene: &Scene| {
+        let found = eventually("it is set aside", PATIENCE, || {
+            let config = scene.ask("GET", "/v1/config", &Value::Null).1;
+            let frontends = config["frontends"].as_array().cloned().unwrap_or_default();
+            frontends.into_iter().find(|it| it["status"]["state"] == "set_aside")
+        });
+        assert_eq!(found["name"], "web", "{found:#}");
+    };
+    set_aside(&scene);
     scene.managed.write_settings(&own);
     scene.managed.mapsmith.hangup();
     scene.managed.wait_for_word("one");
     // It can go, too, and the file's of that name stays.
     scene.managed.write_settings(&own.replace("\"own\"\nbind", "\"web\"\nbind"));
     scene.managed.mapsmith.hangup();
-    eventually("it is set aside again", PATIENCE, || {
-        let config = scene.ask("GET", "/v1/config", &Value::Null).1;
-        (config["frontends"][0]["status"]["state"] == "set_aside").then_some(())
-    });
+    set_aside(&scene);
     let (status, problem) = scene.ask("DELETE", "/v1/frontends/web?wait=30s", &Value::Null);
     assert_eq!(status, 204, "{problem:#}");
     let (status, web) = scene.ask("GET", "/v1/frontends/web", &Value::Null);

