@@ -345,6 +345,11 @@ fn problems_of_what_is_rendered_are_named_with_their_key() {
         ("send_proxy", "host = \"a b\"\nsend_proxy", "host: \"a b\" is not a host"),
         ("\"app.test\"", "\"a b\"", "check.host: \"a b\" is not a host"),
         ("= { header = \"X-Tenant\" }", "= \"rdp\"", "\"rdp\" is none of roundrobin"),
+        (
+            "= { header = \"X-Tenant\" }",
+            "= \"header\"",
+            "\"header\" needs a value: { header = \"...\" }",
+        ),
         ("send_proxy", "retry_on = \"404s\"\nsend_proxy", "\"404s\" is none of conn-failure"),
         ("send_proxy", "errors = { status = 599, body = \"x\" }\nsend_proxy", "599 is none of"),
         ("send_proxy", "mode = \"tcp\"\nhost = \"x\"\nsend_proxy", "host: only for mode http"),

@@ -156,7 +156,11 @@ impl<'de> Deserializer<'de> for Given<'de> {
             ValueKind::Table(_) => {
                 visitor.visit_enum(MapAccessDeserializer::new(self.entries(true)?))
             }
-            _ => visitor.visit_enum(self.scalar()?.into_deserializer()),
+            _ => {
+                let name = self.scalar()?;
+                let chosen = visitor.visit_enum(name.into_deserializer());
+                chosen.map_err(|wrong: Wrong| wrong.naming(name))
+            }
         }
     }
 

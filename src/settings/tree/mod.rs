@@ -19,6 +19,8 @@ const MOST_PROBLEMS: usize = 100;
 
 /// What the standard library says of a text that is no IP address.
 const NO_IP: &str = "invalid IP address syntax";
+/// What serde says of a variant's name alone, where the variant has a value.
+const NO_VALUE: &str = "invalid type: unit variant, expected newtype variant";
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -294,6 +296,10 @@ impl Wrong {
         match &self.what {
             What::Text(text) if text == NO_IP => Self {
                 what: What::Text(format!("{value:?} is not an IP address like 127.0.0.1")),
+                ..self
+            },
+            What::Text(text) if text == NO_VALUE => Self {
+                what: What::Text(format!("{value:?} needs a value: {{ {value} = \"...\" }}")),
                 ..self
             },
             _ => self,
