@@ -26,11 +26,7 @@ impl Api {
 
     /// Servers with an override whose backend nobody declares, once the overrides of this number,
     /// which these backends go by, are the latest.
-    pub(super) fn left_over(
-        &self,
-        ordered: u64,
-        backends: &[BackendStatus],
-    ) -> BTreeMap<String, Vec<String>> {
+    fn left_over(&self, ordered: u64, backends: &[BackendStatus]) -> BTreeMap<String, Vec<String>> {
         let mut left: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let Some(service) = &self.overrides else { return left };
         let latest = service.latest();

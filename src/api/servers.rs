@@ -151,7 +151,10 @@ impl Api {
         let edits = service.edit_servers().await;
         let scene = match self.scene(&place.backend).await {
             Ok(scene) => scene,
-            Err(_) if self.is_left(&place) && ends_all(&service.latest(), &place, &change) => {
+            Err(_)
+                if self.is_left(&service.latest(), &place)
+                    && ends_all(&service.latest(), &place, &change) =>
+            {
                 return end_what_is_left(service, place, change, ticket, condition).await;
             }
             Err(error) => return Err(error),
@@ -193,10 +196,11 @@ impl Api {
     }
 
     /// Whether there is an override of this server, and no backend of its name any more.
-    fn is_left(&self, place: &ServerPlace) -> bool {
-        let decision = self.decision.borrow().clone();
-        let left = self.left_over(decision.ordered, &decision.backends);
-        left.get(&place.backend).is_some_and(|servers| servers.contains(&place.server))
+    fn is_left(&self, overrides: &Overrides, place: &ServerPlace) -> bool {
+        let key = ObjectKey::new(ObjectKind::Backend, &place.backend);
+        overrides.server(&place.backend, &place.server).is_some()
+            && self.object_number(&key).is_none()
+            && !self.is_of_file(&key)
     }
 
     async fn scene(&self, name: &str) -> Result<Scene, Error> {

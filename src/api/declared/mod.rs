@@ -225,6 +225,11 @@ impl Api {
         Ok(text.shown())
     }
 
+    /// Whether the settings file has an object of this name.
+    pub(super) fn is_of_file(&self, key: &ObjectKey) -> bool {
+        self.declared().of_file.contains_key(key)
+    }
+
     fn declared(&self) -> &Declared {
         self.declared.file.declared()
     }

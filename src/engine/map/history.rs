@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use mapsmith_core::history::{self, Fingerprint, RevisionKind, RevisionRecord};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
@@ -90,10 +91,22 @@ impl History {
         Self { store, kept: None, next: None, missed: None, error: None, late: None }
     }
 
+    /// Whether the revision of this number is the one that was kept last.
+    fn keeps(&self, number: u64) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.revision.number == number)
+    }
+
     /// Keeps a revision, within a bound.
     async fn keep(&mut self, revision: KeptRevision) -> Result<(), String> {
         let store = Arc::clone(&self.store);
         self.bounded(async move { store.keep_revision(revision).await }).await
+    }
+
+    fn check_late(&self) -> Result<(), String> {
+        match self.late.as_ref().is_some_and(|late| !late.is_finished()) {
+            true => Err("the store has not taken an earlier revision yet".to_owned()),
+            false => Ok(()),
+        }
     }
 
     /// Has the store do something, within a bound.
@@ -101,9 +114,7 @@ impl History {
         &mut self,
         work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
     ) -> Result<(), String> {
-        if self.late.as_ref().is_some_and(|late| !late.is_finished()) {
-            return Err("the store has not taken an earlier revision yet".to_owned());
-        }
+        self.check_late()?;
         let mut work = tokio::spawn(work);
         match timeout(BOUND, &mut work).await {
             Ok(Ok(done)) => done.map_err(|error| error.to_string()),
@@ -115,14 +126,37 @@ impl History {
         }
     }
 
+    /// Goes on from what is kept of the revision in force, and since when it was in force; where it
+    /// is not kept, or another one, it is kept as found. What is kept beyond it never came into
+    /// force, and the next one takes its place.
+    async fn go_on_from(
+        &mut self,
+        in_force: &Arc<Revision>,
+        base: &Arc<EntryMap>,
+    ) -> Result<Option<Timestamp>, String> {
+        self.check_late()?;
+        let known = self.store.fingerprint_of(in_force.number).await;
+        let known = known.map_err(|error| error.to_string())?;
+        let map = Arc::clone(&in_force.entries);
+        let fingerprint = tokio::task::spawn_blocking(move || Fingerprint::of(&map)).await;
+        let fingerprint = fingerprint.map_err(|error| format!("the map can't be read: {error}"))?;
+        let Some((_, at)) = known.filter(|(known, _)| *known == fingerprint) else {
+            self.keep_found(in_force, base, fingerprint).await?;
+            return Ok(None);
+        };
+        let revision = Arc::clone(in_force);
+        self.kept = Some(Kept { revision, fingerprint, overlay: None });
+        Ok(Some(at))
+    }
+
     /// Keeps what is in force where nothing before it is known. `base` is what the sources had
     /// said.
     async fn keep_found(
         &mut self,
         revision: &Arc<Revision>,
         base: &Arc<EntryMap>,
+        fingerprint: Fingerprint,
     ) -> Result<(), String> {
-        let fingerprint = Fingerprint::of(&revision.entries);
         let overlay = Overlay::new(None, revision.number, base, &revision.entries);
         let record = RevisionRecord {
             number: revision.number,
@@ -154,8 +188,9 @@ impl History {
         bases: [&Arc<EntryMap>; 2],
     ) -> Result<(), String> {
         self.next = None;
+        self.check_late()?;
         if let (None, Some(found)) = (&self.kept, in_force) {
-            self.keep_found(found, bases[0]).await?;
+            self.keep_found(found, bases[0], Fingerprint::of(&found.entries)).await?;
         }
         let (before, number) = (self.kept.clone(), record.number);
         record.previous = before.as_ref().map(|before| before.revision.number);
@@ -222,22 +257,12 @@ impl MapDecider {
     pub async fn with_history(mut self, store: Arc<dyn HistoryStore>) -> Self {
         let mut history = History::new(store);
         if let Some(in_force) = self.decision.in_force.clone().filter(|_| self.decision.active) {
-            // What is kept beyond it never came into force, and the next one takes its place.
-            let goes_on = match history.store.fingerprint_of(in_force.number).await {
-                Ok(known) => {
-                    let fingerprint = Fingerprint::of(&in_force.entries);
-                    let known = known.filter(|(known, _)| *known == fingerprint);
-                    if let Some((_, at)) = known {
-                        self.in_force_since(at);
-                    }
-                    let (is_it, revision) = (known.is_some(), Arc::clone(&in_force));
-                    history.kept = is_it.then_some(Kept { revision, fingerprint, overlay: None });
-                    let base = self.gate.accepted().unwrap_or(&in_force.entries);
-                    if is_it { Ok(()) } else { history.keep_found(&in_force, base).await }
-                }
-                Err(error) => Err(error.to_string()),
-            };
-            history.note(goes_on);
+            let base = self.gate.accepted().unwrap_or(&in_force.entries);
+            let goes_on = history.go_on_from(&in_force, base).await;
+            if let Ok(Some(at)) = goes_on {
+                self.in_force_since(at);
+            }
+            history.note(goes_on.map(drop));
         }
         self.history = Some(history);
         self.tell_history();
@@ -296,17 +321,16 @@ impl MapDecider {
         };
         let base = self.gate.accepted().unwrap_or(&in_force.entries).clone();
         let Some(history) = &mut self.history else { return };
-        let number = in_force.number;
-        let missed = history.missed.clone().filter(|record| record.number == number);
-        let is_kept = history.kept.as_ref().is_some_and(|kept| kept.revision.number == number);
-        let kept = match missed {
-            _ if is_kept => history.keep_base(&in_force, base).await,
+        let kept = match history.missed.clone() {
+            _ if history.keeps(in_force.number) => history.keep_base(&in_force, base).await,
             Some(record) if history.kept.is_some() => {
+                // It may have come into force under another number.
+                let record = RevisionRecord { number: in_force.number, at: in_force.at, ..record };
                 let nothing = Diff::default();
                 let kept = history.keep_next(record, &in_force, None, &nothing, [&base, &base]);
                 kept.await.map(|()| history.kept = history.next.take())
             }
-            _ => history.keep_found(&in_force, &base).await,
+            _ => history.go_on_from(&in_force, &base).await.map(drop),
         };
         history.note(kept);
         self.tell_history();
@@ -314,7 +338,9 @@ impl MapDecider {
 
     /// Keeps what the sources say by now beside a map that stays as it is.
     pub(super) async fn keep_base_in_history(&mut self, in_force: &Revision, said: &Arc<EntryMap>) {
-        let Some(history) = &mut self.history else { return };
+        let is_of = |history: &&mut History| history.keeps(in_force.number);
+        // One that is missed is kept with what the sources say when it can be.
+        let Some(history) = self.history.as_mut().filter(is_of) else { return };
         let kept = history.keep_base(in_force, Arc::clone(said)).await;
         history.note(kept);
         self.tell_history();

@@ -408,10 +408,13 @@ impl MapDecider {
         self.hold.unsaved |= self.hold.state != before;
     }
 
-    /// Notes what a start must know to hold what the guard holds now.
+    /// Notes what a start must know to hold what the guard holds now, or held before it was
+    /// rejected: the rejection ends with the next other answer. Before the sources have answered
+    /// nothing is known of that.
     fn note_window(&mut self, now: Duration, at: Timestamp) {
         let is_noted = !self.hold.state.window.is_empty();
-        if self.gate.held().is_some() == is_noted {
+        let is_held = self.gate.held().is_some() || self.hold.state.rejected_change().is_some();
+        if is_held == is_noted || self.hold.answer.is_none() || self.foreign.is_some() {
             return;
         }
         let window = if is_noted { Vec::new() } else { self.window.past(now, at) };

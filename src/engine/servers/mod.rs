@@ -126,8 +126,12 @@ impl ServerDecider {
     /// the same place.
     pub fn remember(mut self, memory: &Memory) -> Self {
         for backend in &mut self.backends {
-            if let Some(list) = memory.lists.get(backend.name()) {
-                backend.remember(list);
+            match memory.lists.get(backend.name()) {
+                Some(list) => backend.remember(list),
+                // It is new: there is nothing to hold.
+                None if !memory.lists.is_empty() => backend.begin_empty(),
+                // Nothing is known of any: a HAProxy that runs may have servers.
+                None => {}
             }
         }
         self.number();

@@ -92,3 +92,25 @@ async fn the_map_of_the_first_start_is_kept_once_there_is_room() {
     assert_eq!(store.kept(), [(1, None)]);
     assert_eq!(scene.decider.decision().history.error, None);
 }
+
+#[tokio::test]
+async fn a_revision_that_is_missed_is_not_forgotten_for_an_answer_that_a_pin_hides() {
+    let (mut scene, store) = (Scene::start(None).await, Arc::<Memory>::default());
+    let kept_in: Arc<dyn HistoryStore> = Arc::<Memory>::clone(&store);
+    scene.decider = scene.decider.with_history(kept_in).await;
+    scene.order(&[("n000", "m9")], &[]);
+    scene.one(nodes(100, "m1")).await;
+    store.is_full.store(true, Ordering::SeqCst);
+    scene.one(nodes(101, "m1")).await;
+    let mut said: Vec<_> = nodes(101, "m1").iter().map(own).collect();
+    said[0].1 = "m2".to_owned();
+    scene.one(said.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect()).await;
+    assert!(scene.decider.decision().history.error.is_some(), "it is missing yet");
+    store.is_full.store(false, Ordering::SeqCst);
+    scene.one(said.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect()).await;
+    assert_eq!(store.kept(), [(1, None), (2, Some(1))]);
+}
+
+fn own((node, master): (&str, &str)) -> (String, String) {
+    (node.to_owned(), master.to_owned())
+}

@@ -130,8 +130,8 @@ impl BackendList {
             members: None,
             order: 0,
         };
-        if list.is_written_empty() {
-            list.begin_with(BTreeMap::new());
+        if list.settings.empty == WhenEmpty::Accept {
+            list.begin_empty();
         }
         list
     }

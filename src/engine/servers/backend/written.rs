@@ -28,6 +28,13 @@ impl BackendList {
         self.damper = Damper::resume(self.damper.pace(), servers);
     }
 
+    /// Takes it that there was no server, where the settings write out that there is none.
+    pub(in crate::engine::servers) fn begin_empty(&mut self) {
+        if self.is_written_empty() {
+            self.begin_with(BTreeMap::new());
+        }
+    }
+
     /// Until the names of hosts are asked for, servers that stay are as they were. The others are
     /// Mapsmith's to remove.
     /// A written list without a server takes their place at once, or never with `empty = "keep"`:

@@ -68,3 +68,13 @@ async fn what_went_within_the_window_counts_however_often_all_begins_anew() {
     scene.begin_anew(|text| text.replace("30s", "31s"));
     assert_eq!(scene.status("listed").held, None);
 }
+
+#[tokio::test]
+async fn a_backend_without_a_server_that_changed_settings_add_has_nothing_that_is_held() {
+    let mut scene = Scene::start("");
+    scene.decide(0).await;
+    scene.begin_anew(|text| format!("{text}[[backend]]\nname = \"written\"\nservers = []\n"));
+    assert_eq!(scene.desired("written").map(|it| it.servers.len()), Some(0));
+    scene.decide(1).await;
+    assert_eq!(scene.status("written").held, None);
+}

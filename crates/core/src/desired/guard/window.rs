@@ -65,11 +65,11 @@ impl Window {
         Self { length, changes: VecDeque::new(), mark: 0, hasher: RandomState::new() }
     }
 
-    /// Goes on from what came into force before, by the same clock, if it looks back as far.
+    /// Goes on from what came into force before, by the same clock. A window that was shorter knows
+    /// no more than it did.
     pub fn go_on(&mut self, before: &Self) {
-        if before.length == self.length {
-            self.clone_from(before);
-        }
+        let length = std::mem::replace(self, before.clone()).length;
+        self.set_length(length);
     }
 
     /// The same, as if nothing had come into force yet.
@@ -234,6 +234,19 @@ mod tests {
         assert_eq!(next.recent(1, minutes(59)).counts, removed(3));
         assert_eq!(next.recent(1, minutes(60)).counts, removed(0));
         assert_eq!(window.past(minutes(90), at), []);
+    }
+
+    #[test]
+    fn what_came_into_force_counts_on_in_a_window_of_another_length() {
+        let mut window = Window::new(HOUR);
+        remove(&mut window, &["a"], 10, 100, false);
+        for (length, at, counts) in
+            [(minutes(30), 120, 1), (minutes(30), 130, 0), (2 * HOUR, 200, 1)]
+        {
+            let mut other = Window::new(length);
+            other.go_on(&window);
+            assert_eq!(other.recent(1, minutes(at)).counts, removed(counts), "{length:?} at {at}");
+        }
     }
 
     #[test]

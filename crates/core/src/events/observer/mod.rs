@@ -15,6 +15,8 @@ use crate::status::{DriftKind, InstanceState, InstanceStatus, SourceStatus};
 /// How long an instance may be behind before that is an event: each change makes it so.
 const BEHIND: SignedDuration = SignedDuration::from_secs(5);
 /// The subject of events about the map file, and of HAProxy's reloads and configuration.
+/// So long after an order has ended a hold it may still be observed as it was.
+const ENDING: SignedDuration = SignedDuration::from_secs(10);
 const MAP_FILE: &str = "map file";
 const HAPROXY: &str = "haproxy";
 const WORST: &str = "worst";
@@ -49,8 +51,8 @@ pub struct Observer {
     drift: BTreeMap<(String, DriftKind), u64>,
     /// Whose changes this process has seen held.
     held: BTreeSet<String>,
-    /// The state of the hold that an order has ended, until that is seen.
-    ended_hold: Option<String>,
+    /// The state of the hold that an order has ended, and when: until that is seen.
+    ended_hold: Option<(String, Timestamp)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +77,8 @@ impl Observer {
         }
         let last = self.last(EventKind::Hold, HeldChange::MAP).map(|last| last.state.clone());
         // What is observed may be from before.
-        self.ended_hold = last.filter(|state| state != NOT_HELD).or(self.ended_hold.take());
+        let ended = last.filter(|state| state != NOT_HELD).map(|state| (state, happening.at));
+        self.ended_hold = ended.or(self.ended_hold.take());
         self.note(happening);
     }
 
@@ -113,8 +116,10 @@ impl Observer {
         let states = states.chain(status.rollout.as_ref().map(|it| of_rollout(it, now)));
         let states = states.chain(instances).chain(sources).chain(config);
         let is_other = |happening: &Happening| {
-            let is_hold = happening.kind == EventKind::Hold;
-            if is_hold && self.ended_hold.is_some() && self.ended_hold == happening.state {
+            let is_ended = |(state, at): &(String, Timestamp)| {
+                Some(state) == happening.state.as_ref() && now.duration_since(*at) < ENDING
+            };
+            if happening.kind == EventKind::Hold && self.ended_hold.as_ref().is_some_and(is_ended) {
                 return false;
             }
             let last = self.last(happening.kind, &happening.subject);
