@@ -144,7 +144,8 @@ async fn managed(
                 // It listens again by a reload only.
                 let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
                 let outcome = running.reload(&verdict).await;
-                return Ok(reloaded(outcome, Some(pid), refusal(&launch.folder)));
+                let refused = refusal(&launch.folder, &launch.folder.configuration());
+                return Ok(reloaded(outcome, Some(pid), refused));
             }
             Ok(Report::new("running", Some(pid), format!("HAProxy runs already, pid {pid}")))
         }
@@ -181,7 +182,8 @@ async fn managed(
         (HaproxyVerb::Reload, Some(running)) => {
             let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
             let outcome = running.reload(&verdict).await;
-            Ok(reloaded(outcome, Some(running.identity().pid), refusal(&launch.folder)))
+            let refused = refusal(&launch.folder, &launch.folder.configuration());
+            Ok(reloaded(outcome, Some(running.identity().pid), refused))
         }
     }
 }
@@ -278,7 +280,7 @@ async fn reload_attached(settings: &Settings, haproxy: &Haproxy) -> anyhow::Resu
     let files: Vec<_> = [PathBuf::from(config.as_str())].into_iter().chain(includes).collect();
     let verdict = verdict(haproxy.program(), &files, &Sockets::default()).await?;
     let outcome = Reloader::attached(haproxy, runtime).reload(&verdict).await;
-    Ok(reloaded(outcome, None, refusal(&haproxy.files())))
+    Ok(reloaded(outcome, None, refusal(&haproxy.files(), Path::new(config.as_str()))))
 }
 
 async fn verdict(program: &str, files: &[PathBuf], sockets: &Sockets) -> anyhow::Result<Verdict> {
@@ -297,9 +299,9 @@ fn ended(stopped: Stopped, grace: Duration) -> String {
 }
 
 /// Why the newest configuration is not what was loaded, where Mapsmith has found that HAProxy
-/// refuses it.
-fn refusal(folder: &Folder) -> Option<String> {
-    refusal::kept(&folder.refused()).ok().flatten()
+/// refuses it, and nobody has repaired by hand what is in place.
+fn refusal(folder: &Folder, config: &Path) -> Option<String> {
+    refusal::kept(&folder.refused(), config).ok().flatten()
 }
 
 fn reloaded(outcome: Outcome, pid: Option<u32>, refused: Option<String>) -> Report {

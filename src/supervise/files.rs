@@ -13,7 +13,7 @@ use mapsmith_core::render::stamp::{self, Stamp};
 use rustix::fs::{Access, access};
 
 use super::health::{Answer, Health};
-use super::refusal::Refusal;
+use super::refusal::{Kept, Refusal};
 use super::server_states;
 use crate::settings::Haproxy;
 use crate::settings::supervision::Folder;
@@ -130,7 +130,11 @@ impl Files {
     /// The file can't be written.
     pub fn keep_refusal(&mut self, why: Option<String>) -> Result<(), FilesError> {
         create(&self.folder)?;
-        Ok(self.refusal.keep(why)?)
+        let kept = match why {
+            Some(why) => Some(Kept { why, in_place: self.in_place()?.map(|it| it.hash) }),
+            None => None,
+        };
+        Ok(self.refusal.keep(kept)?)
     }
 
     pub fn config(&self) -> &Path {

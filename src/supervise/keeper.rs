@@ -8,7 +8,7 @@ use mapsmith_core::config::values::BindAddress;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::process::{Launch, ProcessError};
-use super::running::Running;
+use super::running::{LastWords, Running};
 use super::sockets::{Sockets, SocketsError};
 use crate::backoff::Backoff;
 
@@ -33,7 +33,7 @@ pub enum Event {
     },
     /// It ended though nobody stopped it, with its last words.
     Died {
-        said: String,
+        said: LastWords,
     },
     /// It was stopped on purpose, and stays so until somebody starts it.
     Stopped,
@@ -148,7 +148,9 @@ impl Keeper {
     pub async fn next(&mut self) -> Event {
         if let Some(running) = &self.running {
             running.ended().await;
-            return self.ended();
+        }
+        if let Some(running) = self.running.take() {
+            return self.ended(running);
         }
         if self.launch.is_stopped() {
             loop {
@@ -196,14 +198,13 @@ impl Keeper {
         self.since = Instant::now();
     }
 
-    fn ended(&mut self) -> Event {
-        let said = self.running.as_ref().map(Running::said).unwrap_or_default();
-        let sockets = self.running.take().map(Running::into_sockets);
+    fn ended(&mut self, running: Running) -> Event {
+        let said = running.said();
         if self.launch.is_stopped() {
             return Event::Stopped;
         }
         // Connections wait in them. Stand-ins hold nothing, and are opened by the next start.
-        self.sockets = sockets.filter(Sockets::are_real);
+        self.sockets = Some(running.into_sockets()).filter(Sockets::are_real);
         if self.launch.was_restarted() {
             self.next = Instant::now();
             return Event::Restarting;

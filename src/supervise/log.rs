@@ -30,7 +30,8 @@ impl Mark {
     }
 
     /// What HAProxy has said since of itself, and not of requests, its end where it is much; nothing
-    /// where it can't be read. It may have secrets: people get it [`without_secrets`].
+    /// where it can't be read. It may have secrets: people get it [`without_secrets`], which does
+    /// not know the end of one by itself. So a line is there as a whole, or not at all.
     pub fn since(&self) -> String {
         let text = self.read().unwrap_or_default();
         let is_said = |line: &&str| LEVELS.iter().any(|level| line.starts_with(level));
@@ -41,8 +42,7 @@ impl Mark {
             false => said,
         };
         let said = said.trim();
-        let from = said.ceil_char_boundary(said.len().saturating_sub(MOST_SHOWN));
-        said.get(from..).unwrap_or_default().to_owned()
+        end_in_lines(said, MOST_SHOWN).to_owned()
     }
 
     fn read(&self) -> io::Result<String> {
@@ -50,11 +50,26 @@ impl Mark {
         let length = file.metadata()?.len();
         // One that is shorter than it was has been emptied meanwhile.
         let from = if length < self.from { 0 } else { self.from };
-        file.seek(SeekFrom::Start(from.max(length.saturating_sub(MOST_READ))))?;
+        let end = length.saturating_sub(MOST_READ);
+        file.seek(SeekFrom::Start(from.max(end)))?;
         let mut bytes = Vec::new();
         file.take(MOST_READ).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(if end > from { behind_first_line(&text) } else { &text }.to_owned())
     }
+}
+
+/// The end of a text, at most so many bytes of it, from the beginning of a line on.
+fn end_in_lines(text: &str, most: usize) -> &str {
+    // With the byte before, which may end a line.
+    match text.len().checked_sub(most + 1) {
+        None => text,
+        Some(from) => behind_first_line(&text[text.floor_char_boundary(from)..]),
+    }
+}
+
+fn behind_first_line(text: &str) -> &str {
+    text.split_once('\n').map_or("", |(_, rest)| rest)
 }
 
 /// What HAProxy has said, without the secrets of these configurations of it.
@@ -110,8 +125,31 @@ mod tests {
         writeln!(file, "[ALERT] (7) : why\n127.0.0.1:1 [26/Nov/2026] a request").unwrap();
         assert_eq!(mark.since(), "[ALERT] (7) : why");
         let mark = Mark::now(&path);
-        writeln!(file, "{}end", "x".repeat(100_000)).unwrap();
-        assert!(mark.since().len() <= 16 * 1024 && mark.since().ends_with("xend"));
+        writeln!(file, "{}end", format!("{}\n", "x".repeat(999)).repeat(100)).unwrap();
+        let shown = mark.since();
+        assert!(shown.len() > 15 * 1024 && shown.len() <= 16 * 1024, "{}", shown.len());
+        assert!(shown.ends_with("x\nend"));
+    }
+
+    #[test]
+    fn a_line_that_has_no_room_is_not_cut_within_a_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("haproxy.log");
+        let [shown, request] = ["y", "{"].map(|it| format!("\n{it}{}", "y".repeat(98)));
+        // What stands behind it leaves room for its last part only.
+        for (most, behind) in [(MOST_SHOWN, shown), (MOST_READ as usize, request)] {
+            let mark = Mark::now(&path);
+            let behind = &behind.repeat(most / 100 + 1)[..most - 12];
+            write!(open(&path).unwrap(), "begin-of-it-end-of-it{behind}").unwrap();
+            let shown = mark.since();
+            assert!(!shown.contains("end-of-it"), "{most}: {shown:.200}");
+            assert_eq!(shown.starts_with("yyy"), most == MOST_SHOWN, "{most}: {shown:.200}");
+        }
+        for (text, most, end) in
+            [("a\nbc", 4, "a\nbc"), ("a\nbc", 3, "bc"), ("a\nbc", 2, "bc"), ("a\nbc", 1, "")]
+        {
+            assert_eq!(end_in_lines(text, most), end, "{most} of {text:?}");
+        }
     }
 
     #[test]

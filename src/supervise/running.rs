@@ -1,5 +1,6 @@
 //! A HAProxy that runs: reloaded, and stopped.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -49,6 +50,27 @@ pub enum Stopped {
     Softly,
     /// Its connections were cut when the time was over.
     Cut,
+}
+
+/// What a HAProxy has said, with the secrets that it may have.
+pub struct LastWords {
+    said: String,
+    configurations: Vec<PathBuf>,
+}
+
+impl LastWords {
+    /// Without the secrets of its configuration and of those that were tried before and since. They
+    /// are read and searched, which takes its time where they are large: call it off the async
+    /// threads.
+    pub fn without_secrets(&self) -> String {
+        log::without_secrets(&self.said, &self.configurations)
+    }
+}
+
+impl fmt::Debug for LastWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LastWords").finish_non_exhaustive()
+    }
 }
 
 impl Running {
@@ -107,12 +129,11 @@ impl Running {
         }
     }
 
-    /// The end of what it has printed since it was started or found, without the secrets of its
-    /// configuration and of those that were tried before and since.
-    pub fn said(&self) -> String {
+    /// The end of what it has printed since it was started or found.
+    pub fn said(&self) -> LastWords {
         let kept = files::kept(self.folder.path());
         let configurations = [vec![self.folder.configuration()], kept].concat();
-        log::without_secrets(&self.log.since(), &configurations)
+        LastWords { said: self.log.since(), configurations }
     }
 
     /// Empties its log where that is too large. Whoever supervises it calls this now and then.
@@ -185,5 +206,21 @@ impl Running {
                 cause: cause.into(),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_told_without_secrets_and_printed_by_no_accident() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("haproxy.cfg");
+        std::fs::write(&file, "stats auth admin:one-secret\n").unwrap();
+        let said = "[ALERT] (7) : unexpected 'admin:one-secret'".to_owned();
+        let words = LastWords { said, configurations: vec![file] };
+        assert_eq!(words.without_secrets(), "[ALERT] (7) : unexpected '***'");
+        assert_eq!(format!("{words:?}"), "LastWords { .. }");
     }
 }

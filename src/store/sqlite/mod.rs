@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,7 @@ use mapsmith_core::{OverrideChange, Overrides, ServiceForms};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
+use self::identity::Identity;
 use self::lock::Lock;
 use self::schema::{MIGRATIONS, migrate, schema};
 use super::{
@@ -34,6 +35,7 @@ mod events;
 mod fault;
 mod history;
 mod hold;
+mod identity;
 mod lists;
 mod lock;
 mod members;
@@ -78,15 +80,10 @@ pub struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
     kept_events: watch::Sender<()>,
     /// Which file it is, if that could be seen.
-    file: Option<(u64, u64)>,
+    file: Option<Identity>,
     /// Whether another one, or none, was at its path when it was used last.
     is_gone: Arc<AtomicBool>,
     _lock: Arc<Lock>,
-}
-
-/// What tells one file from another at the same path.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl SqliteStore {
@@ -99,7 +96,7 @@ impl SqliteStore {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
             kept_events: watch::Sender::new(()),
-            file: identity(path),
+            file: Identity::of(path).ok(),
             is_gone: Arc::default(),
             _lock: Arc::new(lock),
         })
@@ -107,7 +104,7 @@ impl SqliteStore {
 
     /// Whether it is still the file at this path.
     pub fn is_at(&self, path: &Path) -> bool {
-        self.path == path && self.file.is_some() && self.file == identity(path)
+        self.path == path && self.file.is_some() && self.file == Identity::of(path).ok()
     }
 
     /// Why nothing can be stored, where the file is no longer at its path.
@@ -228,7 +225,7 @@ impl SqliteStore {
         let (connection, file) = (Arc::clone(&self.connection), self.file);
         let is_gone = Arc::clone(&self.is_gone);
         blocking(&self.path, move |path| {
-            let gone = file.is_some() && file != identity(path);
+            let gone = file.is_some_and(|file| file.is_gone(&Identity::of(path)));
             is_gone.store(gone, Ordering::Relaxed);
             if gone {
                 return Err(StoreErrorKind::Gone);

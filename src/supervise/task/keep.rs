@@ -6,7 +6,7 @@ use mapsmith_core::config::status::ConfigState;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::render::stamp::Stamp;
 use metrics::counter;
-
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::load::SILENCE;
@@ -56,7 +56,11 @@ impl Supervisor {
         match keeper.next().now_or_never() {
             None => return Ok(false),
             Some(Event::Died { said }) => {
-                tracing::error!("HAProxy ended by itself: {}", last_words(&said));
+                // The next start does not wait for what is to be hidden of them.
+                spawn_blocking(move || {
+                    let said = said.without_secrets();
+                    tracing::error!("HAProxy ended by itself: {}", last_words(&said));
+                });
             }
             Some(Event::Restarting) => tracing::info!("HAProxy has ended to be started again"),
             Some(Event::Stopped) => return Err(Failure::Stopped),

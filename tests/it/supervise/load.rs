@@ -255,7 +255,7 @@ async fn reloads_under_load_fail_no_request_and_cut_no_download_or_websocket() {
                     managed.folder.comes_to_answer(&word);
                     socket.exchange(&word);
                 }
-                other => panic!("reload {number}: {other:?}\n{}", running.said()),
+                other => panic!("reload {number}: {other:?}\n{}", running.said().without_secrets()),
             }
         }
         let took = began.elapsed();

@@ -273,7 +273,8 @@ fn by_looks(line: &str, words: &[Word], found: &mut Vec<Range<usize>>) {
     }
     for (converter, before) in KEYED {
         for start in after(converter) {
-            found.extend(key_among(line, start..until(start, ")\"'"), before));
+            let key = key_among(line, start..until(start, ")\"'"), before);
+            found.extend(key.filter(|it| !is_elsewhere(&line[it.clone()], converter)));
         }
     }
     for start in ["authorization:", "x-api-key:", "x-auth-token:"].into_iter().flat_map(after) {
@@ -297,16 +298,21 @@ fn by_looks(line: &str, words: &[Word], found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Where the key among these arguments is, behind so many others, unless a file or variable has it.
+/// Where the key among these arguments is, behind so many others.
 fn key_among(line: &str, arguments: Range<usize>, before: usize) -> Option<Range<usize>> {
     let mut arguments = line[arguments.clone()].split(',').scan(arguments.start, |at, argument| {
         let start = std::mem::replace(at, *at + argument.len() + 1);
         Some(start..start + argument.len())
     });
-    let place = arguments.nth(before)?;
-    let key = &line[place.clone()];
-    let elsewhere = ["/", "proc.", "sess.", "txn.", "req.", "res."];
-    (!elsewhere.iter().any(|it| key.starts_with(it))).then_some(place)
+    arguments.nth(before)
+}
+
+/// Whether a variable has the key of this converter, or a file, of which only one converter takes
+/// the path: what the others take in Base64 may begin like a path.
+fn is_elsewhere(key: &str, converter: &str) -> bool {
+    let variables = ["proc.", "sess.", "txn.", "req.", "res."];
+    variables.iter().any(|it| key.starts_with(it))
+        || (converter == "jwt_verify(" && key.starts_with('/'))
 }
 
 /// How many bytes of blanks, also of those with a backslash, a text begins with.
@@ -393,6 +399,22 @@ mod tests {
                 "http-request set-var(txn.sum) req.body,hmac(sha256,a2V5),hex",
                 "http-request set-var(txn.sum) req.body,hmac(sha256,***),hex",
             ),
+            (
+                "http-request set-header X-Enc %[path,aes_gcm_enc(128,txn.n,/0VL,txn.t),base64]",
+                "http-request set-header X-Enc %[path,aes_gcm_enc(128,txn.n,***,txn.t),base64]",
+            ),
+            (
+                "http-request set-header X-Dec %[path,b64dec,aes_cbc_dec(128,txn.n,/0VL)]",
+                "http-request set-header X-Dec %[path,b64dec,aes_cbc_dec(128,txn.n,***)]",
+            ),
+            (
+                "http-request set-var(txn.sum) req.body,hmac(sha256,/2V5),hex",
+                "http-request set-var(txn.sum) req.body,hmac(sha256,***),hex",
+            ),
+            (
+                "http-request set-var(txn.jwt) req.body,jwt_decrypt_secret(/2V5)",
+                "http-request set-var(txn.jwt) req.body,jwt_decrypt_secret(***)",
+            ),
             ("setenv DB_PASSWORD geheim", "setenv DB_PASSWORD ***"),
         ] {
             assert_eq!(masked(line).as_deref(), Some(shown), "{line}");
@@ -412,6 +434,8 @@ mod tests {
             "redirect prefix https://www.example.test code 301",
             "use_backend app if { req.hdr(host) -m str a.test }",
             "timeout client 30s",
+            "http-request deny unless { req.body,jwt_verify(txn.alg,/etc/jwt.pem) -m int 1 }",
+            "http-request set-var(txn.sum) req.body,hmac(sha256,txn.key),hex",
             "",
             "\"",
         ] {
