@@ -15,7 +15,9 @@ section! {
     pub struct Map {
         /// The map's path, exactly as HAProxy's configuration names it. No whitespace or control
         /// characters. If it is relative (to HAProxy's working directory), set `map.file` too.
-        #[unset(says "required; with `haproxy.managed`: `node-master.map` in its folder")]
+        #[unset(
+            says "required; with `haproxy.managed`: `map.file`, or `node-master.map` in its folder"
+        )]
         #[serde(default)]
         pub path: PathBuf,
         /// The file that Mapsmith writes, if its path is not HAProxy's (a chroot, a mount).

@@ -337,13 +337,14 @@ impl Settings {
     }
 
     /// What a HAProxy whose configuration Mapsmith writes needs no words for: its instance, and the
-    /// path of its map.
+    /// path of its map, which is that of the file.
     fn with_own_haproxy(mut self) -> Self {
         let Some(haproxy) = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised()) else {
             return self;
         };
         if self.map.path.as_os_str().is_empty() {
-            self.map.path = haproxy.files().map();
+            let own = self.map.file.clone();
+            self.map.path = own.unwrap_or_else(|| haproxy.files().map());
         }
         if let Some(address) = haproxy.runtime()
             && self.instances.iter().all(|instance| instance.runtime != address)

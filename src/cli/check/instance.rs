@@ -68,11 +68,7 @@ pub(super) async fn check_instance(
             None if file == FileOf::Mapsmith && expected.renders_map => {
                 Ok("not loaded yet; `mapsmith run` loads it with its configuration".to_owned())
             }
-            None => Err(format!(
-                "HAProxy's configuration uses no map of the name {}: it must name exactly this \
-                    path in a map converter",
-                map.as_str()
-            )),
+            None => Err(unused(map)),
         };
         findings.push(finding(what(", map"), in_memory));
     }
@@ -94,6 +90,15 @@ pub(super) async fn check_instance(
         }
     };
     Checked { findings, servers }
+}
+
+/// That no line of the configuration has the map.
+pub(super) fn unused(map: &MapName) -> String {
+    format!(
+        "HAProxy's configuration uses no map of the name {}: it must name exactly this path in a \
+            map converter",
+        map.as_str()
+    )
 }
 
 /// How many entries memory has; and where the map takes some entries only, whether it has all of

@@ -117,7 +117,10 @@ pub(super) async fn check(
         true => FileOf::Mapsmith,
         false => FileOf::Others,
     };
-    findings.extend(unstarted.map(|own| not_started(&settings.instances[own].name)));
+    findings.extend(unstarted.map(|own| {
+        let uses_map = expected.renders_map || !expected.keeps_map;
+        not_started(&settings.instances[own].name, &name, uses_map)
+    }));
     let instances =
         settings.instances.iter().enumerate().filter(|(index, _)| Some(*index) != unstarted).map(
             |(index, instance)| {
@@ -138,9 +141,12 @@ pub(super) async fn check(
     Ok(if report.ok { SUCCESS } else { FAILED })
 }
 
-fn not_started(instance: impl std::fmt::Display) -> Finding {
-    let what = format!("instance {instance}");
-    finding(what, Ok("not started yet; `mapsmith run` starts it".to_owned()))
+fn not_started(instance: impl std::fmt::Display, map: &MapName, uses_map: bool) -> Finding {
+    let said = match uses_map {
+        true => Ok("not started yet; `mapsmith run` starts it".to_owned()),
+        false => Err(instance::unused(map)),
+    };
+    finding(format!("instance {instance}"), said)
 }
 
 /// What is on disk.

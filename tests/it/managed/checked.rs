@@ -20,7 +20,12 @@ fn check_wants_no_folder_that_run_makes_and_finds_one_that_it_can_not_make() {
     let ground = Ground::new(&installed()[0]);
     let nodes = ground.file("nodes.map");
     fs::write(&nodes, "alpha m1\n").expect("a node map");
-    let settings = ground.settings("one", &file_source_settings("nodes", &nodes));
+    let nodes = file_source_settings("nodes", &nodes);
+    let gateway = "[[frontend]]\nname = \"gateway\"\nbind = [\"127.0.0.1:1\"]\n\
+        route = { by = { header = \"X-Node-Name\" }, backend = \"masters\" }\n\
+        [[backend]]\nname = \"masters\"\n\
+        servers = [{ name = \"m1\", address = \"127.0.0.1:2\" }]\n";
+    let settings = ground.settings("one", &format!("{nodes}{gateway}"));
     let within = |folder: &str| {
         let folder = ground.file(folder).display().to_string();
         settings.replace(&format!("{:?}", ground.path()), &format!("{folder:?}"))
@@ -30,6 +35,11 @@ fn check_wants_no_folder_that_run_makes_and_finds_one_that_it_can_not_make() {
         && text.contains("node-master.map does not exist yet and will be created");
     assert!(code == 0 && made, "{code}: {text}");
     assert!(!ground.file("to").exists(), "check changes nothing");
+    // Its instances would be refused for good, with a map that no frontend goes by.
+    let unused = within("to/come").replace("route = {", "default_backend = \"masters\" #");
+    let (code, text) = checked(&unused);
+    let told = "FAIL  instance haproxy: HAProxy's configuration uses no map of the name ";
+    assert!(code == 1 && text.contains(told), "{code}: {text}");
     // Nor is a HAProxy that is yet to be started compared with anything.
     let (code, text) = printed(&Mapsmith::config(&within("to/come")).cli(&["plan"]));
     assert!(code == 3 && text.contains("HAProxy started with it"), "{code}: {text}");
