@@ -85,6 +85,7 @@ impl Api {
         }
         let may_wait = MayWait::of(&request, order.force);
         let (edits, created) = self.edits(request, &order, &before)?;
+        let edits = edits.before_idle(self.set_aside_frontends());
         if !order.force {
             takes_nothing_over(&edits, &before)?;
         }

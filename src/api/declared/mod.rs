@@ -1,6 +1,6 @@
 //! Frontends and backends that are declared through the API, beside those of the settings file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -303,6 +303,14 @@ impl Api {
                 reason: object.note.reason.clone(),
             }),
         }
+    }
+
+    fn set_aside_frontends(&self) -> BTreeSet<ObjectKey> {
+        let standings = self.declared().standings.iter();
+        let idle = standings.filter(|(key, standing)| {
+            key.kind == ObjectKind::Frontend && matches!(standing, Standing::SetAside { .. })
+        });
+        idle.map(|(key, _)| key.clone()).collect()
     }
 
     /// How what has this number stands in HAProxy.

@@ -28,7 +28,7 @@ impl Order {
     }
 
     /// What is wrong with each object. Of two that listen at one address it is the fault of the one
-    /// that was changed last: the other one has listened there before.
+    /// that has it last: the other one has listened there before.
     pub(super) fn blame(&self, problems: &[Problem], objects: &Objects) -> Faults {
         let mut blamed = Faults::new();
         for (key, text) in self.in_place(problems) {
@@ -41,14 +41,14 @@ impl Order {
         blamed
     }
 
-    /// The other one of two frontends that listen at one address, where that one was changed later,
-    /// and the same said of it. One of the settings file is never at fault, whatever object that is
+    /// The other one of two frontends that listen at one address, where that one has it later, and
+    /// the same said of it. One of the settings file is never at fault, whatever object that is
     /// set aside has its name.
     fn later(&self, key: &ObjectKey, text: &str, objects: &Objects) -> Option<(ObjectKey, String)> {
         let (_, other, address) = shared_address(text)?;
         let other = ObjectKey::new(ObjectKind::Frontend, other);
         let object = objects.get(&other).filter(|_| self.keys().any(|key| *key == other))?;
-        if object.number <= objects.get(key)?.number {
+        if object.place <= objects.get(key)?.place {
             return None;
         }
         let setting = bind_of(&object.spec, address);

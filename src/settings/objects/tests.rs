@@ -219,6 +219,46 @@ fn of_two_that_wait_for_one_address_the_one_that_was_said_first_has_it_whichever
 }
 
 #[test]
+fn whoever_listens_keeps_its_address_whatever_else_of_it_changes_and_whoever_comes_back() {
+    let bound = |bind: &[&str], backend: &str| json!({"bind": bind, "default_backend": backend});
+    let put = |objects: &Objects, idle: &[&str], name: &str, spec: &serde_json::Value| {
+        let spec = spec.as_object().unwrap();
+        let edits = Edits::put(objects, ObjectKey::new(Frontend, name), spec, None, "anna");
+        let idle = idle.iter().map(|name| ObjectKey::new(Frontend, *name)).collect();
+        let edits = edits.unwrap().before_idle(idle);
+        edits.after(objects, Timestamp::UNIX_EPOCH, &Note::default()).unwrap()
+    };
+    let standing = |file: &SettingsFile, objects: &Objects, name: &str| {
+        let merged = file.with_objects(Arc::new(objects.clone())).unwrap();
+        merged.declared().standings[&ObjectKey::new(Frontend, name)].clone()
+    };
+    let shared = bound(&[":84"], "shared");
+    let waiting = bound(&[":84"], "to_come");
+    for (other, idle) in [(&shared, ["other"].as_slice()), (&waiting, &[])] {
+        let first = put(&Objects::default(), &[], "first", &shared);
+        let both = put(&first, &[], "other", other);
+        let edited = json!({"bind": [":84"], "default_backend": "shared", "maxconn": 7});
+        let edited = put(&both, idle, "first", &edited);
+        let found = standing(&file(FILE), &edited, "first");
+        assert!(found.counts(), "before {other}: {found:?}");
+        let moved = put(&edited, idle, "first", &bound(&[":85", ":84"], "shared"));
+        let found = standing(&file(FILE), &moved, "first");
+        assert_eq!(found.counts(), !idle.is_empty(), "after one that waits: {found:?}");
+    }
+
+    // The settings file takes the port of one, and gives it back when another one is there.
+    for back in [bound(&[":84", ":81"], "to_come"), bound(&[":84", ":81"], "shared")] {
+        let away = put(&Objects::default(), &[], "back", &back);
+        assert!(matches!(standing(&file(FILE), &away, "back"), Standing::SetAside { .. }));
+        let served = put(&away, &["back"], "served", &shared);
+        let free = file(&FILE.replace(":81", ":83"));
+        let (found, other) = (standing(&free, &served, "served"), standing(&free, &served, "back"));
+        assert!(found.counts(), "it serves, whoever comes back as {back}: {found:?}, {other:?}");
+        assert!(matches!(other, Standing::SetAside { .. }), "{other:?}");
+    }
+}
+
+#[test]
 fn one_objects_fault_is_its_own() {
     let file = file(FILE);
     let good = json!({"servers": []});

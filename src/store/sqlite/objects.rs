@@ -85,7 +85,7 @@ impl SqliteStore {
 fn read(connection: &Connection) -> Result<Objects, StoreErrorKind> {
     const NUMBER: &str = "SELECT number FROM objects_state";
     const OBJECTS: &str =
-        "SELECT kind, name, spec, owner, number, at, reason, author, said FROM objects";
+        "SELECT kind, name, spec, owner, number, at, reason, author, said, place FROM objects";
     let number: i64 = connection.query_row(NUMBER, [], |row| row.get(0))?;
     let mut objects = Objects { number: number.unsigned_abs(), ..Objects::default() };
     let mut statement = connection.prepare(OBJECTS)?;
@@ -102,6 +102,7 @@ fn read(connection: &Connection) -> Result<Objects, StoreErrorKind> {
             spec,
             owner: row.get(3)?,
             number: row.get::<_, i64>(4)?.unsigned_abs(),
+            place: row.get::<_, i64>(9)?.unsigned_abs(),
             changed_at: time(row.get(5)?)?,
             note: Note { reason: row.get(6)?, by: row.get(7)? },
             said,
@@ -155,8 +156,8 @@ fn put(
     object: &Object,
 ) -> Result<(), StoreErrorKind> {
     const PUT: &str = "INSERT OR REPLACE INTO objects (kind, name, spec, owner, number, at, \
-        reason, author, said) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let Object { spec, owner, number, changed_at, note, said } = object;
+        reason, author, said, place) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let Object { spec, owner, number, place, changed_at, note, said } = object;
     let text = |spec: &Spec| {
         serde_json::to_string(spec).map_err(|error| StoreErrorKind::Other(error.to_string()))
     };
@@ -170,7 +171,8 @@ fn put(
         changed_at.as_millisecond(),
         note.reason,
         note.by,
-        said
+        said,
+        i64::try_from(*place).unwrap_or(i64::MAX)
     ])?;
     Ok(())
 }

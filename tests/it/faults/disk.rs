@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// too.
 const MOUNT: &str = r#"
 trap 'while umount -l "$1" 2>/dev/null; do :; done; exit' TERM
-mount -t tmpfs -o size=4m,mode=755 mapsmith-faults "$1" || exit 1
+mount -t tmpfs -o size=16m,mode=755 mapsmith-faults "$1" || exit 1
 echo mounted
 while :; do sleep 1000 & wait $!; done
 "#;

@@ -11,6 +11,9 @@ use super::secrets::{hidden, restored};
 use super::{MOST_BYTES, MOST_OBJECTS, Object, ObjectKey, Objects, Spec};
 use crate::overrides::Note;
 
+/// Where a frontend's addresses stand.
+const BIND: &str = "bind";
+
 /// What becomes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +97,7 @@ struct Put {
 pub struct Edits {
     puts: BTreeMap<ObjectKey, Put>,
     deletes: BTreeSet<ObjectKey>,
+    idle: BTreeSet<ObjectKey>,
 }
 
 impl Edits {
@@ -202,6 +206,12 @@ impl Edits {
         Ok(())
     }
 
+    /// The same where these are set aside: what it gives an address comes before them from then on,
+    /// for it may be in service when they could listen again.
+    pub fn before_idle(self, idle: BTreeSet<ObjectKey>) -> Self {
+        Self { idle, ..self }
+    }
+
     /// Whether nothing would change.
     pub fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty()
@@ -239,8 +249,12 @@ impl Edits {
         }
         after.number += 1;
         after.items.retain(|key, _| !self.deletes.contains(key));
+        let mut is_placed = false;
         for (key, Put { spec, owner, said }) in &self.puts {
+            let known = before.get(key).filter(|known| known.spec.get(BIND) == spec.get(BIND));
+            is_placed |= known.is_none();
             let object = Object {
+                place: known.map_or(2 * after.number, |known| known.place),
                 spec: spec.clone(),
                 owner: owner.clone(),
                 said: said.clone(),
@@ -249,6 +263,11 @@ impl Edits {
                 note: note.clone(),
             };
             after.items.insert(key.clone(), object);
+        }
+        for key in self.idle.iter().filter(|key| is_placed && !self.puts.contains_key(*key)) {
+            if let Some(object) = after.items.get_mut(key) {
+                object.place = 2 * after.number + 1;
+            }
         }
         let (count, bytes) = (after.items.len(), after.bytes());
         if count > MOST_OBJECTS && count > before.items.len() {

@@ -99,7 +99,10 @@ pub struct Object {
     pub owner: String,
     /// The number of the change that made it what it is.
     pub number: u64,
-    /// When that was.
+    /// Of those that want one address the lowest has it: from the change that gave it the
+    /// addresses that it has, whatever else of it has changed since.
+    pub place: u64,
+    /// When it became what it is.
     pub changed_at: Timestamp,
     /// Who made it, and why.
     pub note: Note,

@@ -151,6 +151,10 @@ fn whoever_declares_a_backend_is_not_refused_over_frontends_that_wait_for_one_ad
         "{attention}"
     );
 
+    let edited = json!({"maxconn": 70});
+    let (status, report) = scene.ask("PATCH", "/v1/frontends/s3?wait=30s", &edited);
+    assert_eq!((status, &report["outcome"]), (200, &json!("in_sync")), "its own: {report:#}");
+
     // One that is declared where another one listens is refused as ever.
     let (status, problem) = scene.ask("PUT", "/v1/frontends/s5", &waiting("nope"));
     assert_eq!(status, 422, "{problem:#}");
