@@ -218,8 +218,6 @@ fn settings_that_would_fight_themselves_are_refused() {
     }
 }
 
-/// After `show map PATH` 2.6 waits for a payload where the path ends with the mark, 3.4 where it
-/// begins with it.
 #[test]
 fn a_haproxy_of_mapsmiths_own_loads_the_map_from_the_file_that_is_written() {
     for (map, path) in [
@@ -227,11 +225,14 @@ fn a_haproxy_of_mapsmiths_own_loads_the_map_from_the_file_that_is_written() {
         ("[map]\nfile = \"/srv/nodes.map\"\n", "/srv/nodes.map"),
         ("[map]\npath = \"/srv/n.map\"\nfile = \"/mnt/n.map\"\n", "/srv/n.map"),
     ] {
-        let text = format!("{map}[haproxy]\nmanaged = true\nfolder = \"/srv/haproxy\"\n");
+        let managed = "[haproxy]\nmanaged = true\nfolder = \"/srv/haproxy\"\n";
+        let text = format!("{map}{managed}[store]\npath = \"/srv/s.db\"\n");
         assert_eq!(load(&text, &[]).unwrap().map.path, Path::new(path), "{text}");
     }
 }
 
+/// After `show map PATH` 2.6 waits for a payload where the path ends with the mark, 3.4 where it
+/// begins with it.
 #[test]
 fn a_map_whose_name_no_command_can_carry_is_refused() {
     for path in ["<</node-master.map", "/etc/haproxy/maps/<<"] {
