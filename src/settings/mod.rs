@@ -420,6 +420,12 @@ impl Settings {
         self.instances.iter().position(|instance| instance.runtime == address)
     }
 
+    /// Whether no HAProxy has a backend but those of the configuration that Mapsmith writes.
+    pub fn writes_every_backend(&self) -> bool {
+        let has_template = self.haproxy.as_ref().is_some_and(|it| it.template.is_some());
+        self.own_instance().is_some() && self.instances.len() == 1 && !has_template
+    }
+
     /// Whether there is a node map: without a source of one Mapsmith is there for HAProxy's
     /// configuration and servers alone.
     pub fn keeps_map(&self) -> bool {

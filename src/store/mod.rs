@@ -143,6 +143,15 @@ pub struct StoreError {
     pub fault: StoreErrorKind,
 }
 
+/// What is only tidied up at a start waits for the next one where the store's file is gone: all else
+/// goes on with what it had.
+fn tidied<T: Default>(done: Result<T, StoreError>) -> Result<T, StoreError> {
+    match done {
+        Err(StoreError { fault: StoreErrorKind::Gone, .. }) => Ok(T::default()),
+        done => done,
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreErrorKind {
     #[error(

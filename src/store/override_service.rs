@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{AuditTicket, Store, StoreError, StoreErrorKind};
+use super::{AuditTicket, Store, StoreError, StoreErrorKind, tidied};
 use crate::heartbeat;
 
 /// The longest sleep until a pin's end: the clock may be set meanwhile.
@@ -90,7 +90,7 @@ impl OverrideService {
         let stored = Arc::new(store.load().await?);
         let is_over = stored.next_end().is_some_and(|end| end <= now);
         let begun = match is_over || stored.released().next().is_some() {
-            true => store.change(OverrideChange::Begin { now }, None).await?,
+            true => tidied(store.change(OverrideChange::Begin { now }, None).await)?,
             false => None,
         };
         for pin in stored.pins() {

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{AuditTicket, SqliteStore, StoreError, secret};
+use super::{AuditTicket, SqliteStore, StoreError, secret, tidied};
 use crate::heartbeat;
 
 /// The most tokens, those included that are over and still listed.
@@ -63,7 +63,7 @@ impl TokenService {
     /// Takes what the store holds.
     pub async fn open(store: SqliteStore) -> Result<Self, StoreError> {
         let before = Timestamp::now().saturating_sub(LISTED).unwrap_or(Timestamp::MIN);
-        store.forget_tokens(before).await?;
+        tidied(store.forget_tokens(before).await)?;
         let tokens = Arc::new(RwLock::new(store.tokens().await?));
         Ok(Self { store, tokens, changes: Arc::default() })
     }

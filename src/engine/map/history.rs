@@ -13,15 +13,16 @@ use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::StepTiming;
 use mapsmith_core::{EntryMap, Note, Revision};
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
+use self::late::{Answer, Asked, Late};
 use super::compose::Said;
 use super::hold::Ordered;
 use super::{
     BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, BY_REMOVE_AFTER, Evaluation, MapDecider, between,
 };
-use crate::store::{HistoryStore, KeptRevision, StoreError};
+use crate::store::{HistoryStore, KeptRevision};
+
+mod late;
 
 /// How long a revision may wait for its change to be kept.
 const BOUND: Duration = Duration::from_secs(5);
@@ -55,7 +56,9 @@ pub(super) struct History {
     missed: Option<RevisionRecord>,
     error: Option<String>,
     /// What did not end in time: nothing else is asked of the store meanwhile.
-    late: Option<JoinHandle<Result<(), StoreError>>>,
+    late: Option<Late>,
+    /// How long the store may take.
+    pub bound: Duration,
 }
 
 /// What leads from a revision's map to the sources' answer under it.
@@ -87,8 +90,9 @@ impl std::fmt::Debug for History {
 }
 
 impl History {
-    fn new(store: Arc<dyn HistoryStore>) -> Self {
-        Self { store, kept: None, next: None, missed: None, error: None, late: None }
+    pub(super) fn new(store: Arc<dyn HistoryStore>) -> Self {
+        let (kept, next, missed) = (None, None, None);
+        Self { store, kept, next, missed, error: None, late: None, bound: BOUND }
     }
 
     /// Whether the revision of this number is the one that was kept last.
@@ -96,34 +100,11 @@ impl History {
         self.kept.as_ref().is_some_and(|kept| kept.revision.number == number)
     }
 
-    /// Keeps a revision, within a bound.
-    async fn keep(&mut self, revision: KeptRevision) -> Result<(), String> {
+    /// Keeps a revision, within a bound: then it is this.
+    async fn keep(&mut self, revision: KeptRevision, asked: Asked) -> Result<(), String> {
         let store = Arc::clone(&self.store);
-        self.bounded(async move { store.keep_revision(revision).await }).await
-    }
-
-    fn check_late(&self) -> Result<(), String> {
-        match self.late.as_ref().is_some_and(|late| !late.is_finished()) {
-            true => Err("the store has not taken an earlier revision yet".to_owned()),
-            false => Ok(()),
-        }
-    }
-
-    /// Has the store do something, within a bound.
-    async fn bounded(
-        &mut self,
-        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
-    ) -> Result<(), String> {
-        self.check_late()?;
-        let mut work = tokio::spawn(work);
-        match timeout(BOUND, &mut work).await {
-            Ok(Ok(done)) => done.map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(format!("the store's task ended: {error}")),
-            Err(_) => {
-                self.late = Some(work);
-                Err(format!("the store gives no answer within {BOUND:?}"))
-            }
-        }
+        let work = async move { store.keep_revision(revision).await.map(|()| None) };
+        self.bounded(work, asked).await.map(drop)
     }
 
     /// Goes on from what is kept of the revision in force, and since when it was in force; where it
@@ -133,10 +114,17 @@ impl History {
         &mut self,
         in_force: &Arc<Revision>,
         base: &Arc<EntryMap>,
+        late: Option<(Asked, Answer)>,
     ) -> Result<Option<Timestamp>, String> {
-        self.check_late()?;
-        let known = self.store.fingerprint_of(in_force.number).await;
-        let known = known.map_err(|error| error.to_string())?;
+        let number = in_force.number;
+        let known = match late {
+            Some((Asked::WhatIsKept(of), known)) if of == number => known,
+            _ => {
+                let store = Arc::clone(&self.store);
+                let work = async move { store.fingerprint_of(number).await };
+                self.bounded(work, Asked::WhatIsKept(number)).await?
+            }
+        };
         let map = Arc::clone(&in_force.entries);
         let fingerprint = tokio::task::spawn_blocking(move || Fingerprint::of(&map)).await;
         let fingerprint = fingerprint.map_err(|error| format!("the map can't be read: {error}"))?;
@@ -170,10 +158,15 @@ impl History {
             rollback_of: None,
             base: Some(overlay.of),
         };
+        let kept = Kept {
+            revision: Arc::clone(revision),
+            fingerprint,
+            overlay: Some((overlay.of, overlay.mark)),
+        };
+        let asked = Asked::to_keep(&kept, base, true);
         let (blocks, base) = (Vec::new(), overlay.blocks);
-        self.keep(KeptRevision { record, fingerprint, blocks, base }).await?;
-        let (revision, overlay) = (Arc::clone(revision), Some((overlay.of, overlay.mark)));
-        self.kept = Some(Kept { revision, fingerprint, overlay });
+        self.keep(KeptRevision { record, fingerprint, blocks, base }, asked).await?;
+        self.kept = Some(kept);
         Ok(())
     }
 
@@ -188,7 +181,7 @@ impl History {
         bases: [&Arc<EntryMap>; 2],
     ) -> Result<(), String> {
         self.next = None;
-        self.check_late()?;
+        self.take_late().await?;
         if let (None, Some(found)) = (&self.kept, in_force) {
             self.keep_found(found, bases[0], Fingerprint::of(&found.entries)).await?;
         }
@@ -211,29 +204,68 @@ impl History {
         let (blocks, fingerprint, overlay) =
             encoded.await.map_err(|error| format!("the change can't be packed: {error}"))?;
         record.base = Some(overlay.of);
-        self.keep(KeptRevision { record, fingerprint, blocks, base: overlay.blocks }).await?;
-        let (revision, overlay) = (Arc::clone(revision), Some((overlay.of, overlay.mark)));
-        self.next = Some(Kept { revision, fingerprint, overlay });
+        let kept = Kept {
+            revision: Arc::clone(revision),
+            fingerprint,
+            overlay: Some((overlay.of, overlay.mark)),
+        };
+        let asked = Asked::to_keep(&kept, bases[1], false);
+        self.keep(KeptRevision { record, fingerprint, blocks, base: overlay.blocks }, asked)
+            .await?;
+        self.next = Some(kept);
         Ok(())
     }
 
     /// The sources say something else by now, and the map stays as it is.
     async fn keep_base(&mut self, in_force: &Revision, base: Arc<EntryMap>) -> Result<(), String> {
-        let Some(kept) = self.kept.as_mut().filter(|kept| kept.revision.number == in_force.number)
-        else {
+        self.take_late().await?;
+        let number = in_force.number;
+        let Some(kept) = self.kept.as_mut().filter(|kept| kept.revision.number == number) else {
             return Ok(());
         };
         kept.overlay = None;
-        let (number, map) = (in_force.number, Arc::clone(&in_force.entries));
-        let encoded = tokio::task::spawn_blocking(move || Overlay::new(None, number, &base, &map));
+        let mut kept = kept.clone();
+        let (map, said) = (Arc::clone(&in_force.entries), Arc::clone(&base));
+        let encoded = tokio::task::spawn_blocking(move || Overlay::new(None, number, &said, &map));
         let overlay =
             encoded.await.map_err(|error| format!("what was said can't be packed: {error}"))?;
-        let (store, mark) = (Arc::clone(&self.store), overlay.mark);
-        self.bounded(async move { store.keep_base(number, overlay.blocks).await }).await?;
-        if let Some(kept) = &mut self.kept {
-            kept.overlay = Some((number, mark));
-        }
+        kept.overlay = Some((number, overlay.mark));
+        let (store, asked) = (Arc::clone(&self.store), Asked::to_keep(&kept, &base, true));
+        let work = async move { store.keep_base(number, overlay.blocks).await.map(|()| None) };
+        self.bounded(work, asked).await?;
+        self.kept = Some(kept);
         Ok(())
+    }
+
+    /// Keeps the revision in force, where that failed before, unless the store has done it since.
+    async fn keep_missed(
+        &mut self,
+        in_force: &Arc<Revision>,
+        base: &Arc<EntryMap>,
+    ) -> Result<(), String> {
+        let late = self.take_late().await?;
+        if self.keeps(in_force.number) {
+            return match late.is_some_and(|(asked, _)| asked.is_with(base)) {
+                true => Ok(()),
+                false => self.keep_base(in_force, Arc::clone(base)).await,
+            };
+        }
+        let Some(record) = self.missed.clone().filter(|_| self.kept.is_some()) else {
+            return self.go_on_from(in_force, base, late).await.map(drop);
+        };
+        // It may have come into force under another number.
+        let record = RevisionRecord { number: in_force.number, at: in_force.at, ..record };
+        let kept = self.keep_next(record, in_force, None, &Diff::default(), [base, base]).await;
+        self.in_force(in_force);
+        kept
+    }
+
+    /// What is kept of this revision, or will be once the store has done it, counts: it is in force.
+    fn in_force(&mut self, revision: &Arc<Revision>) {
+        self.kept = self.next.take().or(self.kept.take());
+        if let Some(late) = &mut self.late {
+            late.in_force(revision);
+        }
     }
 
     /// Takes in how keeping went. One line for each change of it.
@@ -254,11 +286,14 @@ impl History {
 impl MapDecider {
     /// Keeps revisions from now on. What is kept already goes on from the map in force, where it
     /// is about that one.
-    pub async fn with_history(mut self, store: Arc<dyn HistoryStore>) -> Self {
-        let mut history = History::new(store);
+    pub async fn with_history(self, store: Arc<dyn HistoryStore>) -> Self {
+        self.keeping_in(History::new(store)).await
+    }
+
+    pub(super) async fn keeping_in(mut self, mut history: History) -> Self {
         if let Some(in_force) = self.decision.in_force.clone().filter(|_| self.decision.active) {
             let base = self.gate.accepted().unwrap_or(&in_force.entries);
-            let goes_on = history.go_on_from(&in_force, base).await;
+            let goes_on = history.go_on_from(&in_force, base, None).await;
             if let Ok(Some(at)) = goes_on {
                 self.in_force_since(at);
             }
@@ -321,17 +356,7 @@ impl MapDecider {
         };
         let base = self.gate.accepted().unwrap_or(&in_force.entries).clone();
         let Some(history) = &mut self.history else { return };
-        let kept = match history.missed.clone() {
-            _ if history.keeps(in_force.number) => history.keep_base(&in_force, base).await,
-            Some(record) if history.kept.is_some() => {
-                // It may have come into force under another number.
-                let record = RevisionRecord { number: in_force.number, at: in_force.at, ..record };
-                let nothing = Diff::default();
-                let kept = history.keep_next(record, &in_force, None, &nothing, [&base, &base]);
-                kept.await.map(|()| history.kept = history.next.take())
-            }
-            _ => history.go_on_from(&in_force, &base).await.map(drop),
-        };
+        let kept = history.keep_missed(&in_force, &base).await;
         history.note(kept);
         self.tell_history();
     }
@@ -348,8 +373,8 @@ impl MapDecider {
 
     /// The revision that was kept last is in force.
     pub(super) fn history_in_force(&mut self) {
-        if let Some(history) = &mut self.history {
-            history.kept = history.next.take().or(history.kept.take());
+        if let (Some(history), Some(revision)) = (&mut self.history, &self.decision.in_force) {
+            history.in_force(revision);
         }
         self.tell_history();
     }
@@ -358,6 +383,7 @@ impl MapDecider {
     pub(super) fn history_is_other(&mut self) {
         if let Some(history) = &mut self.history {
             (history.kept, history.next) = (None, None);
+            history.late.iter_mut().for_each(Late::forget);
         }
         self.tell_history();
     }

@@ -128,8 +128,8 @@ impl ServerDecider {
         for backend in &mut self.backends {
             match memory.lists.get(backend.name()) {
                 Some(list) => backend.remember(list),
-                // It is new: there is nothing to hold.
-                None if !memory.lists.is_empty() => backend.begin_empty(),
+                // It is new.
+                None if !memory.lists.is_empty() => backend.begin_new(),
                 // Nothing is known of any: a HAProxy that runs may have servers.
                 None => {}
             }

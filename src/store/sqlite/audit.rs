@@ -79,7 +79,7 @@ impl SqliteStore {
 
     /// These rows, the newest first.
     pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
-        self.with(move |connection| read(connection, &filter)).await
+        self.read(move |connection| read(connection, &filter)).await
     }
 }
 

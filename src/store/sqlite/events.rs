@@ -47,14 +47,14 @@ impl SqliteStore {
         limit: usize,
         newest: bool,
     ) -> Result<StoredEvents, StoreError> {
-        self.with(move |connection| read(connection, after, limit, newest)).await
+        self.read(move |connection| read(connection, after, limit, newest)).await
     }
 
     /// The last event of each subject.
     pub async fn last_events(&self) -> Result<Vec<Happening>, StoreError> {
         const LAST: &str = "SELECT id, event FROM events WHERE id IN \
             (SELECT max(id) FROM events GROUP BY kind, subject) ORDER BY id";
-        self.with(|connection| {
+        self.read(|connection| {
             let mut statement = connection.prepare(LAST)?;
             let mut rows = statement.query([])?;
             let mut found = Vec::new();

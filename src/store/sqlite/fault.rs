@@ -42,6 +42,9 @@ mod tests {
             if let Some(text) = text {
                 std::fs::write(&path, text).unwrap();
             }
+            assert_eq!(store.is_at(&path), text.is_none(), "whoever begins anew goes on with it");
+            let known = store.load_registrations(true, false).await;
+            assert!(store.load().await.is_ok() && known.is_ok(), "what is in force can be read");
             let error = store.change(change(), None).await.unwrap_err();
             assert_eq!(error.fault, StoreErrorKind::Gone);
             assert_eq!(store.loss(), Some(error));
@@ -49,5 +52,6 @@ mod tests {
         std::fs::rename(&aside, &path).unwrap();
         assert_eq!(store.change(change(), None).await, Ok(None), "it is back");
         assert_eq!(store.loss(), None);
+        assert!(store.is_at(&path) && !store.is_at(&aside));
     }
 }

@@ -38,7 +38,7 @@ impl HistoryStore for SqliteHistory {
         &self,
         number: u64,
     ) -> Result<Option<(Fingerprint, Timestamp)>, StoreError> {
-        self.store.with(move |connection| fingerprint(connection, number)).await
+        self.store.read(move |connection| fingerprint(connection, number)).await
     }
 
     async fn keep_revision(&self, revision: KeptRevision) -> Result<(), StoreError> {

@@ -21,11 +21,16 @@ impl Identity {
     /// another one. Where that can't be seen now, its connection may work all the same.
     pub fn is_gone(self, found: &io::Result<Self>) -> bool {
         match found {
-            Ok(found) => *found != self,
+            Ok(_) => self.is_replaced(found),
             Err(error) => {
                 matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
             }
         }
+    }
+
+    /// Whether another file is found at its path.
+    pub fn is_replaced(self, found: &io::Result<Self>) -> bool {
+        found.as_ref().is_ok_and(|found| *found != self)
     }
 }
 
@@ -42,13 +47,16 @@ mod tests {
         fs::write(&path, "").unwrap();
         fs::write(&other, "").unwrap();
         let file = Identity::of(&path).unwrap();
-        assert!(!file.is_gone(&Identity::of(&path)));
+        assert!(!file.is_gone(&Identity::of(&path)) && !file.is_replaced(&Identity::of(&path)));
         assert!(file.is_gone(&Identity::of(&other)), "another file");
+        assert!(file.is_replaced(&Identity::of(&other)), "another file");
         assert!(file.is_gone(&Identity::of(&path.join("below"))), "its folder is a file");
         fs::remove_file(&path).unwrap();
         assert!(file.is_gone(&Identity::of(&path)), "no file");
+        assert!(!file.is_replaced(&Identity::of(&path)), "none is in its place");
         for error in [Errno::ACCESS, Errno::IO, Errno::STALE] {
             assert!(!file.is_gone(&Err(error.into())), "{error}");
+            assert!(!file.is_replaced(&Err(error.into())), "{error}");
         }
     }
 }

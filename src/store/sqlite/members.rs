@@ -71,7 +71,7 @@ impl MemberWrites {
 impl SqliteStore {
     /// All that is kept of members.
     pub async fn members(&self) -> Result<StoredMembers, StoreError> {
-        self.with(|connection| read(connection)).await
+        self.read(|connection| read(connection)).await
     }
 
     /// The same, for a program that may not be the daemon; nothing where there is no file.

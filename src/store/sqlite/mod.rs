@@ -102,9 +102,11 @@ impl SqliteStore {
         })
     }
 
-    /// Whether it is still the file at this path.
+    /// Whether a store at this path is this one: no other file is there. While none is, it has what
+    /// is in force, and a new file would have nothing.
     pub fn is_at(&self, path: &Path) -> bool {
-        self.path == path && self.file.is_some() && self.file == Identity::of(path).ok()
+        let is_replaced = |file: Identity| file.is_replaced(&Identity::of(path));
+        self.path == path && self.file.is_some_and(|file| !is_replaced(file))
     }
 
     /// Why nothing can be stored, where the file is no longer at its path.
@@ -121,7 +123,7 @@ impl SqliteStore {
 
     /// Every backend's list that was last in force and can be used.
     pub async fn last_good_lists(&self) -> Result<BTreeMap<String, LastGoodList>, StoreError> {
-        self.with(|connection| lists::read(connection)).await
+        self.read(|connection| lists::read(connection)).await
     }
 
     /// Keeps a backend's list for good in place of the one before; without a list forgets it.
@@ -188,22 +190,22 @@ impl SqliteStore {
 
     /// What keeps the sources' answers from being applied.
     pub async fn hold(&self) -> Result<HoldState, StoreError> {
-        self.with(|connection| hold::read(connection)).await
+        self.read(|connection| hold::read(connection)).await
     }
 
     /// The latest rollouts, the newest first.
     pub async fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError> {
-        self.with(|connection| rollouts::read(connection)).await
+        self.read(|connection| rollouts::read(connection)).await
     }
 
     /// The highest number that a revision or a canary ever had.
     pub async fn highest_number(&self) -> Result<u64, StoreError> {
-        self.with(|connection| history::highest_number(connection)).await
+        self.read(|connection| history::highest_number(connection)).await
     }
 
     /// The owners that are remembered.
     pub async fn owners(&self) -> Result<StoredOwners, StoreError> {
-        self.with(|connection| owners::read(connection)).await
+        self.read(|connection| owners::read(connection)).await
     }
 
     /// What the file holds, for a program that is not the daemon and changes nothing; nothing where
@@ -218,19 +220,37 @@ impl SqliteStore {
         StoreError { path: self.path.display().to_string(), fault }
     }
 
+    /// Changes something for good, which can't be where the file is no longer at its path.
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreErrorKind> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.on_file(|connection, is_gone| match is_gone {
+            true => Err(StoreErrorKind::Gone),
+            false => work(connection),
+        })
+        .await
+    }
+
+    /// Reads something, also where the file is no longer at its path: it is in force.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreErrorKind> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.on_file(|connection, _| work(connection)).await
+    }
+
+    /// The second value is whether the file is no longer at its path.
+    async fn on_file<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection, bool) -> Result<T, StoreErrorKind> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (connection, file) = (Arc::clone(&self.connection), self.file);
         let is_gone = Arc::clone(&self.is_gone);
         blocking(&self.path, move |path| {
             let gone = file.is_some_and(|file| file.is_gone(&Identity::of(path)));
             is_gone.store(gone, Ordering::Relaxed);
-            if gone {
-                return Err(StoreErrorKind::Gone);
-            }
-            work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
+            work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner), gone)
         })
         .await
     }
@@ -243,7 +263,7 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self) -> Result<Overrides, StoreError> {
-        self.with(|connection| overrides::read(connection)).await
+        self.read(|connection| overrides::read(connection)).await
     }
 
     async fn change(

@@ -56,7 +56,7 @@ impl ObjectsWrite {
 impl SqliteStore {
     /// What is declared.
     pub async fn objects(&self) -> Result<Objects, StoreError> {
-        self.with(|connection| read(connection)).await
+        self.read(|connection| read(connection)).await
     }
 
     /// The same, for a program that may not be the daemon; nothing where there is no file.

@@ -45,7 +45,7 @@ impl SqliteStore {
     ) -> Result<(EntryMap, Option<Timestamp>), StoreError> {
         const LOWERCASE: &str =
             "UPDATE OR REPLACE registrations SET node = lower(node) WHERE node <> lower(node)";
-        self.with(move |connection| {
+        self.on_file(move |connection, is_gone| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             if lowercase {
@@ -55,7 +55,9 @@ impl SqliteStore {
             expire(&transaction, now)?;
             let map = rows(&transaction, false, keep_times, now)?;
             let next_end = next_end(&transaction)?;
-            transaction.commit()?;
+            if !is_gone {
+                transaction.commit()?;
+            }
             Ok((map, next_end))
         })
         .await
@@ -89,7 +91,7 @@ impl SqliteStore {
         const ONE: &str = "SELECT node, master, since, until, reason, author FROM registrations \
             WHERE node = ?1";
         let node = node.to_owned();
-        self.with(move |connection| {
+        self.read(move |connection| {
             let mut statement = connection.prepare(ONE)?;
             let mut found = statement.query([node])?;
             found.next()?.map(registration_of).transpose()

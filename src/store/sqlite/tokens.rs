@@ -15,7 +15,7 @@ use crate::store::{AuditTicket, StoreError};
 impl SqliteStore {
     /// All that can be read, by id. One that can't admits nobody.
     pub async fn tokens(&self) -> Result<BTreeMap<String, StoredToken>, StoreError> {
-        self.with(|connection| read(connection)).await
+        self.read(|connection| read(connection)).await
     }
 
     /// Keeps a token for good in place of the one of its id, with who asked for that.

@@ -9,7 +9,7 @@ use crate::store::StoreError;
 impl SqliteStore {
     /// What was told last; none where all was fine, and before the first time.
     pub async fn told(&self) -> Result<Option<Key>, StoreError> {
-        self.with(|connection| {
+        self.read(|connection| {
             let read = "SELECT item FROM told";
             let item: Option<String> =
                 connection.query_row(read, [], |row| row.get(0)).optional()?;

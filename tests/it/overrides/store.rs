@@ -1,6 +1,7 @@
 //! The store of overrides: broken, shared, full.
 
 use std::fs;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::json;
@@ -9,6 +10,8 @@ use super::{STORE, Scene, config, with};
 use crate::support::haproxy::Gateway;
 use crate::support::registry::Registry;
 use crate::support::scene::{complaints, entries, in_sync, memory, newest, nodes, printed};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_store_that_can_not_be_used_keeps_the_daemon_from_starting_and_says_why() {
@@ -99,4 +102,42 @@ fn an_override_that_the_store_does_not_take_is_not_in_force() {
     other.execute_batch("ROLLBACK").expect("the lock's end");
     scene.order("PUT", "overrides/n001", json!({"master": "m2"}));
     scene.holds(&with(&said, &[("n001", "m2")]));
+}
+
+#[test]
+fn what_a_store_had_stays_in_force_over_changed_settings_while_its_file_is_gone() {
+    let said = nodes(3, "m1");
+    let pinned = with(&said, &[("n001", "m2")]);
+    let mut scene = Scene::start(&said);
+    scene.order("PUT", "overrides/n001", json!({"master": "m2"}));
+    let (path, aside) = (scene.database(), scene.database().with_extension("aside"));
+    fs::rename(&path, &aside).expect("the file moves away");
+    let lost = "mapsmith.db: has been removed, or another file is in its place";
+    for round in 1..=2 {
+        let settings = scene.mapsmith.configuration().path();
+        let text = fs::read_to_string(&settings).expect("the settings");
+        let [old, new] = [round - 1, round].map(|round| format!("observe = \"10{round}ms\""));
+        let text = text.replace(&old, &new);
+        fs::write(&settings, text).expect("changed settings");
+        scene.mapsmith.hangup();
+        scene.mapsmith.wait_for("all begins anew", PATIENCE, |mapsmith| {
+            (mapsmith.log().matches("API listening").count() == 1 + round).then_some(())
+        });
+        scene.mapsmith.wait_for("attention names the store", PATIENCE, |mapsmith| {
+            mapsmith.get("/v1/attention").1.to_string().contains(lost).then_some(())
+        });
+        assert!(!path.exists(), "no new file has the place of what is in force");
+        in_sync(&scene.mapsmith);
+        scene.holds(&pinned);
+        assert_eq!(scene.mapsmith.get("/v1/overrides").1["pins"][0]["node"], "n001");
+        let refused = r#"{"master": "m3"}"#;
+        let told = scene.refused("PUT", "/v1/overrides/n002?force=true", refused, 500);
+        assert!(told.contains(lost), "{told}");
+    }
+    fs::rename(&aside, &path).expect("the file is moved back");
+    scene.order("PUT", "overrides/n002", json!({"master": "m3"}));
+    scene.holds(&with(&pinned, &[("n002", "m3")]));
+    scene.mapsmith.wait_for("attention has nothing of the store", PATIENCE, |mapsmith| {
+        (!mapsmith.get("/v1/attention").1.to_string().contains(lost)).then_some(())
+    });
 }

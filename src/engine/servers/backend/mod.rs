@@ -89,6 +89,8 @@ pub(super) struct BackendList {
     unweighted: EndedWeights,
     /// Whether HAProxy's file is Mapsmith's.
     is_rendered: bool,
+    /// Whether no HAProxy had it before Mapsmith did.
+    is_ours_alone: bool,
     /// Its list, where that is one of members, and the number of the latest order that is in it.
     members: Option<MemberListing>,
     order: u64,
@@ -127,6 +129,7 @@ impl BackendList {
             released: BTreeMap::new(),
             unweighted: EndedWeights::default(),
             is_rendered: settings.haproxy.is_some(),
+            is_ours_alone: settings.writes_every_backend(),
             members: None,
             order: 0,
         };

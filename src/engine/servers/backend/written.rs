@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mapsmith_core::desired::damping::Damper;
-use mapsmith_core::server::LastGoodList;
 use mapsmith_core::server::list::Host;
+use mapsmith_core::server::{LastGoodList, Manage};
 use mapsmith_core::{Server, ServerList};
 
 use super::{BackendList, FORMER_NAMES};
@@ -29,9 +29,19 @@ impl BackendList {
     }
 
     /// Takes it that there was no server, where the settings write out that there is none.
-    pub(in crate::engine::servers) fn begin_empty(&mut self) {
+    pub(super) fn begin_empty(&mut self) {
         if self.is_written_empty() {
             self.begin_with(BTreeMap::new());
+        }
+    }
+
+    /// The same for a backend that changed settings add, where it can have no server that Mapsmith
+    /// would take out.
+    pub(in crate::engine::servers) fn begin_new(&mut self) {
+        let all_are_ours = self.settings.manage.unwrap_or_default() == Manage::All;
+        let takes_over = all_are_ours || self.settings.slots.is_some();
+        if self.is_ours_alone || !takes_over {
+            self.begin_empty();
         }
     }
 

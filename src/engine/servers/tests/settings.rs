@@ -78,3 +78,37 @@ async fn a_backend_without_a_server_that_changed_settings_add_has_nothing_that_i
     scene.decide(1).await;
     assert_eq!(scene.status("written").held, None);
 }
+
+#[tokio::test]
+async fn a_backend_without_a_server_is_held_where_changed_settings_put_it_over_others_servers() {
+    // A HAProxy that Mapsmith starts had no such backend before.
+    let managed = |text: &str| {
+        let (sources, rest) = text.split_once("[[instance]]").unwrap();
+        let (_, rest) = rest.split_once("[damping]").unwrap();
+        format!("{sources}[haproxy]\nmanaged = true\n[store]\npath = \"s.db\"\n[damping]{rest}")
+    };
+    for (more, is_held) in [
+        ("manage = \"all\"\n", true),
+        ("slots = \"slot\"\n", true),
+        ("manage = \"all\"\nempty = \"accept\"\n", false),
+        ("", false),
+    ] {
+        let mut scene = Scene::start("");
+        scene.decide(0).await;
+        let written = format!("[[backend]]\nname = \"written\"\nservers = []\n{more}");
+        scene.begin_anew(|text| format!("{text}{written}"));
+        assert_eq!(scene.desired("written").is_none(), is_held, "{more:?}, at once");
+        scene.decide(1).await;
+        let status = scene.status("written");
+        assert_eq!(status.held.is_some(), is_held, "{more:?}: {:?}", status.held);
+        assert_eq!(scene.desired("written").is_none(), is_held, "{more:?}");
+        scene.begin_anew(|text| format!("{text}{written}"));
+        assert_eq!(scene.desired("written").is_none(), is_held, "{more:?}, once more");
+
+        let mut scene = Scene::start_with(managed);
+        scene.decide(0).await;
+        scene.begin_anew(|text| format!("{}{written}", managed(text)));
+        scene.decide(1).await;
+        assert_eq!(scene.status("written").held, None, "{more:?}: no other has servers there");
+    }
+}
