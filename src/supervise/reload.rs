@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::check::Verdict;
 use super::identity::{Identity, is_stopped_child};
 use super::lock::{self, LockError};
-use super::log::Mark;
+use super::log::{self, Mark};
 use crate::command::{self, CommandError};
 use crate::settings::Haproxy;
 
@@ -61,6 +61,18 @@ impl Outcome {
         | Self::Unknown { why: words }
         | Self::Unreachable { why: words }) = self;
         words
+    }
+
+    /// Without the secrets of these files, which HAProxy was to load. They are read and searched,
+    /// which takes its time where they are large.
+    #[must_use]
+    pub fn without_secrets(mut self, files: &[PathBuf]) -> Self {
+        if let Self::Loaded { said, .. } | Self::Refused { said } | Self::MasterDied { said } =
+            &mut self
+        {
+            *said = log::without_secrets(said, files);
+        }
+        self
     }
 
     /// With the last so many bytes of that.
