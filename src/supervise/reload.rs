@@ -391,3 +391,25 @@ async fn progress(master: &MasterClient, before: &Processes, now: &Processes) ->
         _ => Progress::Running,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_came_of_a_reload_is_told_without_the_secrets_of_the_files_that_were_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["haproxy.cfg", "own.cfg"].map(|name| folder.path().join(name));
+        std::fs::write(&files[0], "stats auth admin:one-secret\n").unwrap();
+        std::fs::write(&files[1], "http-request set-header X-Token other-one\n").unwrap();
+        let said = || "no timeouts for 'admin:one-secret' and 'other-one'".to_owned();
+        for mut outcome in [
+            Outcome::Loaded { worker: 7, said: said() },
+            Outcome::Refused { said: said() },
+            Outcome::MasterDied { said: said() },
+        ] {
+            outcome = outcome.without_secrets(&files);
+            assert_eq!(outcome.words(), "no timeouts for '***' and '***'");
+        }
+    }
+}

@@ -231,7 +231,7 @@ impl Supervisor {
         Ok(check::check(program, &files, rendered, self.sockets(), CHECK_BOUND).await?)
     }
 
-    /// What HAProxy loads with a file that the candidate was written to: that, and what is included.
+    /// What HAProxy loads with a file that was written for it: that, and what is included.
     pub(super) fn with_included(&self, file: &Path) -> Vec<PathBuf> {
         let included = self.haproxy.includes.iter().map(|file| PathBuf::from(file.as_str()));
         std::iter::once(file.to_owned()).chain(included).collect()
