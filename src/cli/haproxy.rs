@@ -145,7 +145,7 @@ async fn managed(
                 let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
                 let outcome = running.reload(&verdict).await;
                 let refused = refusal(&launch.folder, &launch.folder.configuration());
-                return Ok(reloaded(outcome, Some(pid), refused));
+                return Ok(reloaded(outcome, &launch.files(), Some(pid), refused));
             }
             Ok(Report::new("running", Some(pid), format!("HAProxy runs already, pid {pid}")))
         }
@@ -183,7 +183,7 @@ async fn managed(
             let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
             let outcome = running.reload(&verdict).await;
             let refused = refusal(&launch.folder, &launch.folder.configuration());
-            Ok(reloaded(outcome, Some(running.identity().pid), refused))
+            Ok(reloaded(outcome, &launch.files(), Some(running.identity().pid), refused))
         }
     }
 }
@@ -280,7 +280,8 @@ async fn reload_attached(settings: &Settings, haproxy: &Haproxy) -> anyhow::Resu
     let files: Vec<_> = [PathBuf::from(config.as_str())].into_iter().chain(includes).collect();
     let verdict = verdict(haproxy.program(), &files, &Sockets::default()).await?;
     let outcome = Reloader::attached(haproxy, runtime).reload(&verdict).await;
-    Ok(reloaded(outcome, None, refusal(&haproxy.files(), Path::new(config.as_str()))))
+    let refused = refusal(&haproxy.files(), Path::new(config.as_str()));
+    Ok(reloaded(outcome, &files, None, refused))
 }
 
 async fn verdict(program: &str, files: &[PathBuf], sockets: &Sockets) -> anyhow::Result<Verdict> {
@@ -304,9 +305,15 @@ fn refusal(folder: &Folder, config: &Path) -> Option<String> {
     refusal::kept(&folder.refused(), config).ok().flatten()
 }
 
-fn reloaded(outcome: Outcome, pid: Option<u32>, refused: Option<String>) -> Report {
+/// What came of it, without the secrets of the files that were to be loaded.
+fn reloaded(
+    outcome: Outcome,
+    files: &[PathBuf],
+    pid: Option<u32>,
+    refused: Option<String>,
+) -> Report {
     let with = |said: &str| if said.is_empty() { String::new() } else { format!(":\n{said}") };
-    let (outcome, worker, message) = match outcome {
+    let (outcome, worker, message) = match outcome.without_secrets(files) {
         Outcome::Loaded { worker, .. } => match refused {
             None => {
                 let message = format!("the configuration is in force in process {worker}");
@@ -341,11 +348,23 @@ mod tests {
     #[test]
     fn a_reload_while_a_newer_configuration_is_refused_says_so_and_fails() {
         let loaded = || Outcome::Loaded { worker: 7, said: String::new() };
-        let report = reloaded(loaded(), Some(1), Some("port 80 is taken".to_owned()));
+        let report = reloaded(loaded(), &[], Some(1), Some("port 80 is taken".to_owned()));
         assert!(!report.is_good(), "{report:?}");
         assert!(report.message.contains("last good configuration was loaded in process 7"));
         assert!(report.message.ends_with("refused: port 80 is taken"), "{}", report.message);
-        let report = reloaded(loaded(), Some(1), None);
+        let report = reloaded(loaded(), &[], Some(1), None);
         assert!(report.is_good(), "{report:?}");
+    }
+
+    #[test]
+    fn haproxys_words_at_a_reload_are_told_without_the_secrets_of_what_it_was_to_load() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [folder.path().join("own.cfg")];
+        fs::write(&files[0], "http-request set-header X-Token one-secret\n").unwrap();
+        let said = "unexpected 'one-secret'".to_owned();
+        for outcome in [Outcome::Refused { said: said.clone() }, Outcome::MasterDied { said }] {
+            let message = reloaded(outcome, &files, Some(1), None).message;
+            assert!(message.ends_with(":\nunexpected '***'"), "{message}");
+        }
     }
 }

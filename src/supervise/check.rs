@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
 use mapsmith_core::render::Rendered;
+use mapsmith_core::render::mask::Mask;
 use mapsmith_core::render::verdict::{Level, Remark, remarks};
 use tokio::process::Command;
 use tokio::task::{JoinError, spawn_blocking};
 
+use super::log;
 use super::sockets::Sockets;
 use crate::command::{self, CommandError};
 
@@ -80,13 +82,18 @@ pub async fn check(
     let spawn = |asked: &mut Command| sockets.inherited(|| asked.spawn());
     let output = command::run(asked, bound, spawn).await?;
     let file = files.first().map_or_else(String::new, |file| file.display().to_string());
+    let files: Vec<_> = files.iter().map(|file| file.to_path_buf()).collect();
     let (rendered, status, valid) = (rendered.clone(), output.status, output.status.success());
     let stderr = output.stderr.clone();
     // Thousands of remarks on a large configuration take a while to read.
     let read = move || {
-        let mut remarks = remarks(&stderr, &file, &rendered);
+        if valid && stderr.is_empty() {
+            return Vec::new();
+        }
+        let mask = log::mask(rendered.text(), &files);
+        let mut remarks = remarks(&stderr, &file, &rendered, &mask);
         if !valid && !remarks.iter().any(|remark| remark.level == Level::Alert) {
-            remarks.push(Remark::alert(None, unexplained(status, &stderr, &rendered)));
+            remarks.push(Remark::alert(None, unexplained(status, &stderr, &mask)));
         }
         remarks
     };
@@ -96,12 +103,12 @@ pub async fn check(
 }
 
 /// What there is to tell of a refusal without an alert.
-fn unexplained(status: ExitStatus, stderr: &str, rendered: &Rendered) -> String {
+fn unexplained(status: ExitStatus, stderr: &str, mask: &Mask) -> String {
     if status.code() == Some(NO_LISTENER) {
         return "no frontend listens, so HAProxy would serve nobody with it".to_owned();
     }
     let last = stderr.lines().rfind(|line| !line.trim().is_empty());
-    let last = last.map(|line| rendered.without_secrets(line));
+    let last = last.map(|line| mask.over(line, None));
     format!("{} ({status})", last.as_deref().unwrap_or("it says nothing"))
 }
 

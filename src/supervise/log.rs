@@ -77,9 +77,15 @@ pub(super) fn without_secrets(said: &str, configurations: &[PathBuf]) -> String 
     if said.is_empty() {
         return String::new();
     }
-    let texts = configurations.iter().filter_map(|path| fs::read(path).ok());
-    let texts = texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Mask::of(&texts.collect::<Vec<_>>().join("\n")).over(said, None)
+    mask("", configurations).over(said, None)
+}
+
+/// The secrets of a text and of these files, as far as they can be read: HAProxy loads them
+/// together, and may show a part of any of them.
+pub(super) fn mask(text: &str, files: &[PathBuf]) -> Mask {
+    let read = files.iter().filter_map(|path| fs::read(path).ok());
+    let read: Vec<_> = read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+    Mask::of(read.iter().map(String::as_str).chain([text]))
 }
 
 /// Whether a line of HAProxy's log is about a request or a connection: one has the time that it

@@ -332,9 +332,10 @@ impl Launch {
         let log = self.folder.log();
         let reloader = Reloader::by_master(self.master(), Some(log.clone()), self.bound)
             .with_lock(self.folder.lock());
-        let (folder, admin_socket) = (self.folder.clone(), self.admin_socket.clone());
         let (master, log) = (self.master(), Mark::now(&log));
-        Running { identity, process, master, reloader, sockets, folder, admin_socket, log }
+        let (folder, files) = (self.folder.clone(), self.files());
+        let admin_socket = self.admin_socket.clone();
+        Running { identity, process, master, reloader, sockets, folder, files, admin_socket, log }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::check::Verdict;
 use super::identity::{Identity, is_stopped_child};
 use super::lock::{self, LockError};
-use super::log::Mark;
+use super::log::{self, Mark};
 use crate::command::{self, CommandError};
 use crate::settings::Haproxy;
 
@@ -61,6 +61,18 @@ impl Outcome {
         | Self::Unknown { why: words }
         | Self::Unreachable { why: words }) = self;
         words
+    }
+
+    /// Without the secrets of these files, which HAProxy was to load. They are read and searched,
+    /// which takes its time where they are large.
+    #[must_use]
+    pub fn without_secrets(mut self, files: &[PathBuf]) -> Self {
+        if let Self::Loaded { said, .. } | Self::Refused { said } | Self::MasterDied { said } =
+            &mut self
+        {
+            *said = log::without_secrets(said, files);
+        }
+        self
     }
 
     /// With the last so many bytes of that.
@@ -377,5 +389,27 @@ async fn progress(master: &MasterClient, before: &Processes, now: &Processes) ->
     match master.worker(Target::Current).await {
         Ok(info) if info.pid == new.pid && !info.stopping => Progress::Loaded(new.pid),
         _ => Progress::Running,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_came_of_a_reload_is_told_without_the_secrets_of_the_files_that_were_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["haproxy.cfg", "own.cfg"].map(|name| folder.path().join(name));
+        std::fs::write(&files[0], "stats auth admin:one-secret\n").unwrap();
+        std::fs::write(&files[1], "http-request set-header X-Token other-one\n").unwrap();
+        let said = || "no timeouts for 'admin:one-secret' and 'other-one'".to_owned();
+        for mut outcome in [
+            Outcome::Loaded { worker: 7, said: said() },
+            Outcome::Refused { said: said() },
+            Outcome::MasterDied { said: said() },
+        ] {
+            outcome = outcome.without_secrets(&files);
+            assert_eq!(outcome.words(), "no timeouts for '***' and '***'");
+        }
     }
 }

@@ -38,6 +38,8 @@ pub struct Running {
     pub(super) reloader: Reloader,
     pub(super) sockets: Sockets,
     pub(super) folder: Folder,
+    /// What it loads.
+    pub(super) files: Vec<PathBuf>,
     /// The Runtime API's socket.
     pub(super) admin_socket: PathBuf,
     pub(super) log: Mark,
@@ -59,7 +61,7 @@ pub struct LastWords {
 }
 
 impl LastWords {
-    /// Without the secrets of its configuration and of those that were tried before and since. They
+    /// Without the secrets of what it loads, and of what was tried before and since. They
     /// are read and searched, which takes its time where they are large: call it off the async
     /// threads.
     pub fn without_secrets(&self) -> String {
@@ -132,7 +134,7 @@ impl Running {
     /// The end of what it has printed since it was started or found.
     pub fn said(&self) -> LastWords {
         let kept = files::kept(self.folder.path());
-        let configurations = [vec![self.folder.configuration()], kept].concat();
+        let configurations = [self.files.clone(), kept].concat();
         LastWords { said: self.log.since(), configurations }
     }
 

@@ -182,6 +182,7 @@ mod tests {
     use std::path::Path;
 
     use mapsmith_core::DesiredServers;
+    use mapsmith_core::render::mask::Mask;
     use mapsmith_core::render::render;
     use mapsmith_core::render::verdict::remarks;
 
@@ -210,7 +211,9 @@ mod tests {
     /// As HAProxy says it, of a line of this setting if any.
     fn said(config: &Config, setting: Option<&str>, text: &str) -> Remark {
         let printed = format!("[ALERT]    (7) : config : {text}");
-        let remark = remarks(&printed, "/haproxy.cfg", &render(config)).remove(0);
+        let rendered = render(config);
+        let mask = Mask::of([rendered.text()]);
+        let remark = remarks(&printed, "/haproxy.cfg", &rendered, &mask).remove(0);
         Remark { setting: setting.map(str::to_owned), ..remark }
     }
 

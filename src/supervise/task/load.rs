@@ -18,6 +18,7 @@ use crate::heartbeat;
 use crate::supervise::budget::Due;
 use crate::supervise::check::Verdict;
 use crate::supervise::keeper::Keeper;
+use crate::supervise::log;
 use crate::supervise::quarantine::without_quarantined;
 use crate::supervise::reload::{Outcome, Reloader};
 use crate::supervise::running::Running;
@@ -256,23 +257,25 @@ impl Supervisor {
         self.silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE
     }
 
-    /// Takes the candidate's secrets out of what HAProxy said when it was to load this file. What it
-    /// alerts of, by the settings that it is about.
+    /// Takes the secrets of what HAProxy was to load, this file and those that are included, out of
+    /// what it said then. What it alerts of, by the settings that it is about.
     async fn without_secrets(
         &self,
         config: &Path,
         outcome: &mut Outcome,
     ) -> Result<Vec<Remark>, Failure> {
-        let Some(candidate) = &self.candidate else { return Ok(Vec::new()) };
         if !matches!(outcome, Outcome::Refused { .. } | Outcome::MasterDied { .. }) {
             return Ok(Vec::new());
         }
-        let (rendered, file) = (candidate.rendered.clone(), config.display().to_string());
+        let rendered = self.candidate.as_ref().map(|candidate| candidate.rendered.clone());
+        let rendered = rendered.unwrap_or_default();
+        let (file, files) = (config.display().to_string(), self.with_included(config));
         let said = mem::take(outcome.words());
         let read = move || {
-            let mut alerts = remarks(&said, &file, &rendered);
+            let mask = log::mask(rendered.text(), &files);
+            let mut alerts = remarks(&said, &file, &rendered, &mask);
             alerts.retain(|remark| remark.level == Level::Alert);
-            (alerts, rendered.without_secrets(&said))
+            (alerts, mask.over(&said, None))
         };
         let (alerts, said) = heartbeat::waiting(spawn_blocking(read)).await?;
         *outcome.words() = said;
@@ -312,8 +315,11 @@ impl Supervisor {
         }
         let verdict = self.check(config).await?;
         let Some(reloader) = self.reloader() else { return Ok(()) };
-        let mut outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
-        self.without_secrets(config, &mut outcome).await?;
+        let outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
+        // Its words are of this file, and not of the candidate.
+        let files = self.with_included(config);
+        let read = move || outcome.without_secrets(&files).with_words(MOST_WORDS);
+        let outcome = heartbeat::waiting(spawn_blocking(read)).await?;
         tracing::info!(?outcome, "reloaded once more, for the Runtime API's socket");
         Ok(())
     }

@@ -225,12 +225,16 @@ impl Supervisor {
     pub(super) async fn check(&self, file: &Path) -> Result<Verdict, Failure> {
         let unrendered = Rendered::default();
         let rendered = self.candidate.as_ref().map_or(&unrendered, |candidate| &candidate.rendered);
-        let files: Vec<&Path> = [file]
-            .into_iter()
-            .chain(self.haproxy.includes.iter().map(|file| Path::new(file.as_str())))
-            .collect();
+        let files = self.with_included(file);
+        let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
         let program = self.haproxy.program();
         Ok(check::check(program, &files, rendered, self.sockets(), CHECK_BOUND).await?)
+    }
+
+    /// What HAProxy loads with a file that was written for it: that, and what is included.
+    pub(super) fn with_included(&self, file: &Path) -> Vec<PathBuf> {
+        let included = self.haproxy.includes.iter().map(|file| PathBuf::from(file.as_str()));
+        std::iter::once(file.to_owned()).chain(included).collect()
     }
 
     /// Those that HAProxy inherits.

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use super::{Ground, Managed};
+use super::{Ground, Managed, PATIENCE};
 use crate::faults::disk::Volume;
 use crate::support::haproxy::{Binary, ask, installed};
 use crate::support::mapsmith::Mapsmith;
@@ -177,6 +177,56 @@ fn a_port_that_is_taken_is_told_with_its_address_and_the_setting() {
         let status = managed.is_kept("a taken port of metrics", &settings, "refused").to_string();
         assert!(status.contains("haproxy.metrics.bind"), "{status}");
         managed.recovers("a taken port of metrics");
+    }
+}
+
+#[test]
+fn what_haproxy_says_has_no_secret_of_a_file_that_is_included() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("a bound address");
+    // HAProxy warns of the backend by its name, without a timeout for it, each time it reads that.
+    let warned = "defaults\n    mode http\nbackend geheimnis\n    server s 127.0.0.1:1\n    \
+        http-request set-header Authorization geheimnis\n";
+    let refused = format!("{warned}    http-request set-header X-Token Basic Z2VoZWltOjE=\n");
+    for binary in oldest_and_newest() {
+        let ground = Ground::new(binary);
+        let own = ground.file("own.cfg");
+        fs::write(&own, warned).expect("it can be written");
+        let include = format!("[haproxy]\ninclude = [{own:?}]\n");
+        let settings = |ground: &Ground, word: &str, more: &str| {
+            ground.settings(word, more).replace("[haproxy]\n", &include)
+        };
+        let mapsmith = Mapsmith::config(&settings(&ground, "one", "")).start();
+        let mut managed = Managed { mapsmith, ground };
+        managed.wait_for_state("in_force");
+
+        // At a reload, since no check sees that this port is taken.
+        let native = format!("natives = [\"bind {address}\"]");
+        let status =
+            managed.is_kept("a port", &settings(&managed.ground, "two", &native), "refused");
+        let said = status["last_reload"]["said"].to_string();
+        assert!(said.contains(&address.to_string()) && said.contains("'***'"), "{status:#}");
+        let mut told = vec![("a reload", status.to_string())];
+
+        // In a check.
+        fs::write(&own, &refused).expect("it can be written");
+        managed.write_settings(&settings(&managed.ground, "three", ""));
+        managed.mapsmith.hangup();
+        let status = managed.mapsmith.wait_for("the file is refused", PATIENCE, |_| {
+            let status = managed.status();
+            let remarks = status["refused"]["remarks"].to_string();
+            (remarks.contains("own.cfg:6]") && remarks.contains("'***'")).then_some(status)
+        });
+        told.push(("a check", status.to_string()));
+        told.extend(managed.verdicts().map(|(_, text)| ("a command", text)));
+        let reload = managed.mapsmith.configuration().cli(&["haproxy", "reload"]);
+        let (code, text) = printed(&reload);
+        assert!(code == 1 && text.contains("own.cfg:6]"), "{reload:?}");
+        told.push(("the verb", text));
+        told.push(("the status", printed(&managed.mapsmith.cli(&["status"])).1));
+        told.push(("the log", managed.mapsmith.log()));
+        told.retain(|(_, text)| text.contains("geheimnis") || text.contains("Z2VoZWltOjE"));
+        assert!(told.is_empty(), "{told:#?}");
     }
 }
 

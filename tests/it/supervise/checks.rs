@@ -46,7 +46,8 @@ async fn files_are_checked_together_with_the_sockets_that_haproxy_inherits() {
         let place = sockets.place(&address);
         folder.write(&text.replace(address.as_str(), place.as_str()));
         let extra = folder.file("extra.cfg");
-        fs::write(&extra, "backend more\n    nonsense\n").unwrap();
+        let secret = "http-request set-header Authorization Basic Z2VoZWltOjE=";
+        fs::write(&extra, format!("backend more\n    nonsense\n    {secret}\n")).unwrap();
         let (file, rendered) = (folder.configuration(), Rendered::default());
         let ask = async |files: &[&std::path::Path], sockets: &Sockets| {
             check::check(folder.program(), files, &rendered, sockets, PATIENCE).await.unwrap()
@@ -55,6 +56,7 @@ async fn files_are_checked_together_with_the_sockets_that_haproxy_inherits() {
         assert!(!ask(&[&file], &Sockets::default()).await.valid, "it inherits none");
         let refused = ask(&[&file, &extra], &sockets).await.alerts();
         assert!(refused.contains("extra.cfg:2]"), "{refused}");
+        assert!(refused.contains("'***'") && !refused.contains("Z2VoZWltOjE"), "{refused}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! dies, and stays away when it was stopped.
 
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -113,8 +114,14 @@ fn haproxy_is_started_reloaded_and_stopped_by_verbs_and_outlives_each() {
         managed.folder.write("frontend web\n    bind \"127.0.0.1\n");
         let (code, report) = managed.verb(&["reload"]);
         assert_eq!((code, &report["outcome"]), (1, &"refused".into()), "{report}");
-        let (code, report) = managed.verb(&["restart"]);
-        assert_eq!((code, &report["outcome"]), (1, &"refused".into()), "{report}");
+        let secret = "http-request set-header Authorization Basic Z2VoZWltOjE=";
+        managed.folder.write(&format!("frontend web\n    {secret}\n"));
+        for verb in ["reload", "restart"] {
+            let (code, report) = managed.verb(&[verb]);
+            assert_eq!((code, &report["outcome"]), (1, &"refused".into()), "{report}");
+            let message = report["message"].to_string();
+            assert!(message.contains("'***'") && !message.contains("Z2VoZWltOjE"), "{message}");
+        }
         assert_eq!(managed.folder.answer(), "two");
 
         managed.folder.write(&managed.folder.answering("three"));
@@ -182,12 +189,23 @@ fn verbs_for_a_haproxy_that_is_somebody_elses_say_whose() {
 async fn a_master_that_dies_is_started_again_after_a_pause() {
     for binary in installed() {
         let managed = Managed::new(binary);
-        let mut keeper = Keeper::new(managed.launch());
+        let extra = managed.folder.file("extra.cfg");
+        let secret = "defaults\nbackend b\n    http-request set-header X-Token geheimnis\n";
+        fs::write(&extra, secret).unwrap();
+        let mut keeper = Keeper::new(Launch { extra: vec![extra], ..managed.launch() });
         assert!(matches!(next(&mut keeper).await, Event::Started));
         for _ in 0..2 {
             let pid = keeper.running().unwrap().identity().pid;
+            let log = fs::OpenOptions::new().append(true).open(managed.folder.file("haproxy.log"));
+            log.unwrap().write_all(b"[ALERT]    (7) : unexpected 'geheimnis'\n").unwrap();
             managed.signal("KILL", pid);
-            assert!(matches!(next(&mut keeper).await, Event::Died { .. }));
+            match next(&mut keeper).await {
+                Event::Died { said } => {
+                    let said = said.without_secrets();
+                    assert!(said.contains("unexpected '***'"), "{said}");
+                }
+                other => panic!("{other:?}"),
+            }
             let event = next(&mut keeper).await;
             assert!(matches!(event, Event::Started), "{event:?}");
             assert_ne!(keeper.running().unwrap().identity().pid, pid);

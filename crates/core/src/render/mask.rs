@@ -24,9 +24,10 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// That of these lines.
-    pub fn of(config: &str) -> Self {
-        let forms: BTreeSet<String> = config.lines().flat_map(forms).collect();
+    /// Those of the lines of these texts.
+    pub fn of<'a>(configs: impl IntoIterator<Item = &'a str>) -> Self {
+        let lines = configs.into_iter().flat_map(str::lines);
+        let forms: BTreeSet<String> = lines.flat_map(forms).collect();
         let mut mask = Self { forms: forms.into_iter().collect(), words: Vec::new() };
         let mut words: Vec<_> = mask.forms.iter().enumerate().flat_map(words_of).collect();
         let rest = |(form, at): (usize, usize)| &mask.forms[form].as_bytes()[at..];
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn haproxys_words_have_no_secret_however_it_shows_it() {
-        let mask = Mask::of(CONFIG);
+        let mask = Mask::of([CONFIG]);
         for (said, shown) in [
             ("'user' : unknown keyword 'x y' (ann:geheim)", "'user' : unknown keyword *** (***)"),
             ("unknown keyword 'x y'.", "unknown keyword ***."),
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_a_part_of_another_word_stays() {
-        let mask = Mask::of(CONFIG);
+        let mask = Mask::of([CONFIG]);
         for said in [
             "proxy 'http-in-listen': https is untrue, http_2 and www.http.test",
             "geheimnis, ungeheim, k1 and gehe",
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn of_its_own_line_a_short_one_is_hidden_too() {
         let line = CONFIG.lines().find(|line| line.contains("k1"));
-        let mask = Mask::of(CONFIG);
+        let mask = Mask::of([CONFIG]);
         assert_eq!(mask.over("'k1' is no k12, k1.", line), "'***' is no k12, ***.");
         assert_eq!(mask.over("'k1' is no k12", None), "'k1' is no k12");
     }

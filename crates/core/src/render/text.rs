@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::mask::Mask;
 use super::secrets::masked;
 use super::words::Line;
 use crate::config::values::Secret;
@@ -39,11 +38,6 @@ impl Rendered {
             shown.push('\n');
         }
         shown
-    }
-
-    /// What HAProxy says of it without its secrets.
-    pub fn without_secrets(&self, said: &str) -> String {
-        Mask::of(&self.text).over(said, None)
     }
 
     /// The setting that a line (from 1) was made from, like `frontend[0].rules[2]`.

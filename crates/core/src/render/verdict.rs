@@ -62,13 +62,14 @@ const SUMS_UP: [&str; 3] = [
     "Some protocols failed to start their listeners",
 ];
 
-/// The alerts and warnings of what HAProxy printed on a configuration in this file.
-pub fn remarks(printed: &str, file: &str, rendered: &Rendered) -> Vec<Remark> {
+/// The alerts and warnings of what HAProxy printed on a configuration in this file, without the
+/// secrets of all that it read.
+pub fn remarks(printed: &str, file: &str, rendered: &Rendered, mask: &Mask) -> Vec<Remark> {
     let lines: Vec<_> = printed.lines().filter_map(of_level).collect();
     if lines.is_empty() {
         return Vec::new();
     }
-    let reader = Reader::of(file, rendered);
+    let reader = Reader::of(file, rendered, mask);
     let mut remarks: Vec<_> =
         lines.into_iter().map(|(level, text)| reader.remark(level, text)).collect();
     let sums_up = |text: &str| {
@@ -100,11 +101,11 @@ struct Reader<'a> {
     place: String,
     lines: Vec<&'a str>,
     sections: HashSet<&'a str>,
-    mask: Mask,
+    mask: &'a Mask,
 }
 
 impl<'a> Reader<'a> {
-    fn of(file: &str, rendered: &'a Rendered) -> Self {
+    fn of(file: &str, rendered: &'a Rendered, mask: &'a Mask) -> Self {
         let lines: Vec<_> = rendered.text().lines().collect();
         let sections = lines.iter().filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
@@ -112,7 +113,6 @@ impl<'a> Reader<'a> {
             words.next().filter(|word| is_section(word)).and(words.next())
         });
         let sections = sections.collect();
-        let mask = Mask::of(rendered.text());
         Self { rendered, place: format!("[{file}:"), lines, sections, mask }
     }
 
@@ -158,6 +158,10 @@ mod tests {
         rendered
     }
 
+    fn of_printed(printed: &str, rendered: &Rendered) -> Vec<Remark> {
+        remarks(printed, "/t/haproxy.cfg", rendered, &Mask::of([rendered.text()]))
+    }
+
     #[test]
     fn a_section_that_haproxy_names_is_told_whatever_is_hidden_in_its_words() {
         let rendered = of_lines(&[
@@ -168,7 +172,7 @@ mod tests {
         ]);
         let printed = "[ALERT]    (7) : config : proxy 'http-in-listen': is it true?\n\
             [ALERT]    (7) : config : backend 'http' has no server 'true'.\n";
-        let remarks = remarks(printed, "/t/haproxy.cfg", &rendered);
+        let remarks = of_printed(printed, &rendered);
         let told: Vec<_> = remarks.iter().map(|it| (&*it.text, it.sections.join(" "))).collect();
         assert_eq!(
             told,
@@ -189,7 +193,7 @@ mod tests {
             [WARNING]  (7) : [/t/haproxy.cfg:3]: 'y' is deprecated.\n\
             [ALERT]    (7) : config : Proxy 'f': unable to find required use_backend: 'nope'.\n\
             [ALERT]    (7) : config : Fatal errors found in configuration.\n";
-        let remarks = remarks(printed, "/t/haproxy.cfg", &rendered);
+        let remarks = of_printed(printed, &rendered);
         let told: Vec<_> = remarks
             .iter()
             .map(|remark| (remark.level, remark.setting.as_deref(), remark.text.as_str()))
@@ -207,10 +211,10 @@ mod tests {
             cannot bind socket (Address already in use) for [127.0.0.1:80].\n\
             [ALERT]    (7) : [haproxy.main()] Some protocols failed to start their listeners! \
             Exiting.\n";
-        let remarks = super::remarks(printed, "/t/haproxy.cfg", &rendered);
+        let remarks = of_printed(printed, &rendered);
         assert_eq!(remarks.len(), 1, "{remarks:?}");
         assert_eq!(remarks[0].setting.as_deref(), Some("haproxy"));
         let alone = "[ALERT]    (7) : config : Fatal errors found in configuration.\n";
-        assert_eq!(super::remarks(alone, "/t/haproxy.cfg", &rendered).len(), 1);
+        assert_eq!(of_printed(alone, &rendered).len(), 1);
     }
 }

@@ -14,9 +14,9 @@ use crate::status::{DriftKind, InstanceState, InstanceStatus, SourceStatus};
 
 /// How long an instance may be behind before that is an event: each change makes it so.
 const BEHIND: SignedDuration = SignedDuration::from_secs(5);
-/// The subject of events about the map file, and of HAProxy's reloads and configuration.
 /// So long after an order has ended a hold it may still be observed as it was.
 const ENDING: SignedDuration = SignedDuration::from_secs(10);
+/// The subject of events about the map file, and of HAProxy's reloads and configuration.
 const MAP_FILE: &str = "map file";
 const HAPROXY: &str = "haproxy";
 const WORST: &str = "worst";
