@@ -220,8 +220,8 @@ fn faults_of_servers(settings: &Settings, changed: &BTreeSet<ObjectKey>) -> Vec<
 /// New addresses that another program has: HAProxy's check opens no port, and a reload would fail.
 fn faults_of_ports(old: &Config, new: &Config) -> Vec<Fault> {
     let binds = old.frontends.iter().flat_map(|frontend| &frontend.binds);
-    let known: BTreeSet<&str> = binds.map(|bind| bind.address.as_str()).collect();
-    let taken = ports::taken(new, |address| known.contains(address.as_str()));
+    let known: BTreeSet<_> = binds.map(|bind| bind.address.listens_at()).collect();
+    let taken = ports::taken(new, |address| known.contains(&address.listens_at()));
     let of_objects = taken
         .iter()
         .filter(|it| it.setting.as_deref().is_some_and(|setting| setting.starts_with("frontend[")));

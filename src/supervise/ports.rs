@@ -2,16 +2,15 @@
 //! is not for nothing: 2.6 loses the sockets that it inherited, and from 3.2 on the worker that
 //! goes on has lost the Runtime API's socket.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use mapsmith_core::config::Config;
 use mapsmith_core::config::values::BindAddress;
+use mapsmith_core::config::{Config, ListensAt};
 use mapsmith_core::render::verdict::Remark;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketType, bind, socket};
-
-use super::sockets::internet;
 
 /// An alert for each address that another program has, beside those that are HAProxy's own.
 pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> Vec<Remark> {
@@ -32,10 +31,7 @@ pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> V
     let of_process = [stats, metrics, health, challenges, commands].into_iter().flatten();
     let binds = binds.chain(of_process.map(|(setting, bind)| (setting.to_owned(), bind)));
     let others = binds.filter(|(_, address)| !is_own(address));
-    let taken = others.filter(|(_, address)| {
-        let address = internet(address).and_then(|text| text.parse::<SocketAddr>().ok());
-        address.is_some_and(is_taken)
-    });
+    let taken = others.filter(|(_, address)| address.internet().is_some_and(is_taken));
     let alert = |(setting, address)| {
         Remark::alert(Some(setting), format!("{address} is taken by another program"))
     };
@@ -44,7 +40,7 @@ pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> V
 
 /// Why this user can't listen there, whoever has the address.
 pub(crate) fn obstacle(address: &BindAddress) -> Option<String> {
-    let address = internet(address)?.parse::<SocketAddr>().ok()?;
+    let address = address.internet()?;
     let why = match try_to_bind(address)? {
         Errno::ADDRINUSE => "is taken by another program",
         Errno::ACCESS => "may not be listened on by the user that Mapsmith runs as",
@@ -56,8 +52,7 @@ pub(crate) fn obstacle(address: &BindAddress) -> Option<String> {
 
 /// That another program has the address, if so.
 pub(super) fn taken_by_others(address: &BindAddress) -> Option<String> {
-    let parsed = internet(address)?.parse::<SocketAddr>().ok()?;
-    is_taken(parsed).then(|| format!("{address} is taken by another program"))
+    is_taken(address.internet()?).then(|| format!("{address} is taken by another program"))
 }
 
 /// Whether nobody else can listen there. HAProxies share a port, so one that has it does not count.
@@ -75,6 +70,13 @@ fn try_to_bind(address: SocketAddr) -> Option<Errno> {
     set_socket_reuseaddr(&socket, true).and(set_socket_reuseport(&socket, true)).ok()?;
     // What else may be wrong is HAProxy's to say. It does not listen, so nobody connects to it.
     bind(&socket, &address).err()
+}
+
+/// Where a rendered configuration listens: one word of it is one address.
+pub(crate) fn of_text(text: &str) -> BTreeSet<ListensAt> {
+    let words = text.lines().flat_map(str::split_ascii_whitespace);
+    let addresses = words.filter_map(|word| BindAddress::try_from(word.to_owned()).ok());
+    addresses.map(|address| address.listens_at()).collect()
 }
 
 #[cfg(test)]

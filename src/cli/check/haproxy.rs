@@ -16,7 +16,7 @@ use crate::settings::supervision::Managed;
 use crate::supervise::check::CHECK_BOUND;
 use crate::supervise::files::probe_folder;
 use crate::supervise::listeners::{Shared, shared};
-use crate::supervise::ports::taken;
+use crate::supervise::ports::{of_text, taken};
 use crate::supervise::process::Launch;
 use crate::supervise::sockets;
 use crate::supervise::trial::trial;
@@ -75,9 +75,11 @@ pub(super) fn check_ports(
     };
     let in_place = fs::read(haproxy.configuration()).unwrap_or_default();
     let in_place = String::from_utf8_lossy(&in_place);
-    let words = in_place.lines().flat_map(str::split_ascii_whitespace);
-    let own: BTreeSet<_> = words.filter(|_| runs).collect();
-    let is_own = |address: &BindAddress| held.contains(address) || own.contains(address.as_str());
+    let own = if runs { of_text(&in_place) } else { BTreeSet::new() };
+    let is_own = |address: &BindAddress| {
+        let at = address.listens_at();
+        held.contains(&at) || own.contains(&at)
+    };
     let told = |Remark { setting, text, .. }| match setting {
         Some(setting) => format!("{setting}: {text}"),
         None => text,

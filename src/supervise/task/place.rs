@@ -1,6 +1,5 @@
 //! The file: a candidate that HAProxy accepts takes the place of what is there.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -157,10 +156,11 @@ impl Supervisor {
             return Ok(Vec::new());
         };
         let in_place = self.files(|files| files.text()).await?.unwrap_or_default();
-        let words = in_place.lines().flat_map(str::split_ascii_whitespace);
-        let own: BTreeSet<_> = words.collect();
+        let own = ports::of_text(&in_place);
         let refused = services::listening(&candidate.from.config, known, |address| {
-            (!own.contains(address.as_str())).then(|| ports::taken_by_others(address)).flatten()
+            (!own.contains(&address.listens_at()))
+                .then(|| ports::taken_by_others(address))
+                .flatten()
         });
         Ok(refused.into_iter().flat_map(|one| one.remarks).collect())
     }
