@@ -89,6 +89,7 @@ impl Supervisor {
             let sockets = self.sockets();
             let is_held = |address: &BindAddress| sockets.place(address) != *address;
             let mut taken = ports::taken(&candidate.of.config, is_held);
+            taken.extend(self.unfit_addresses().await?);
             let known: Vec<_> = taken.iter().map(|remark| remark.setting.clone()).collect();
             let more = self
                 .services_without_port(&candidate.of.config)
@@ -163,6 +164,17 @@ impl Supervisor {
                 .flatten()
         });
         Ok(refused.into_iter().flat_map(|one| one.remarks).collect())
+    }
+
+    /// An alert for each address that a HAProxy on this host can't have. What the file in place
+    /// listens on it has, or says so itself.
+    async fn unfit_addresses(&self) -> Result<Vec<Remark>, Failure> {
+        let Some(candidate) = &self.candidate else { return Ok(Vec::new()) };
+        let in_place = self.files(|files| files.text()).await?.unwrap_or_default();
+        let (own, sockets) = (ports::of_text(&in_place), self.sockets());
+        Ok(ports::unfit(&candidate.of.config, |address| {
+            own.contains(&address.listens_at()) || sockets.place(address) != *address
+        }))
     }
 
     fn tell_refused(&mut self, refused: Vec<Quarantined>) -> bool {
