@@ -94,6 +94,10 @@ impl Api {
                 tls_not_after: tls.not_after,
                 crl_until: tls.crl_until,
             },
+            own_instance: self
+                .settings
+                .own_instance()
+                .and_then(|own| Some(self.settings.instances.get(own)?.name.clone())),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
             notify: self.notify.borrow().clone(),
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mapsmith_core::config::Config;
+use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::objects::{ObjectKey, ObjectKind};
 use mapsmith_core::render::rendered;
@@ -21,6 +22,7 @@ use utoipa::ToSchema;
 
 use super::Link;
 use crate::settings::objects::place_in_section;
+use crate::settings::supervision::Managed;
 use crate::settings::{Backend, Listing, Settings};
 use crate::supervise::candidate::Candidate;
 use crate::supervise::listeners::{self, Shared};
@@ -115,7 +117,8 @@ pub async fn check(
     let (Some(old), Some(new)) = (in_force(before, servers), in_force(after, servers)) else {
         return Err(CheckError::Failed("there is nothing to render".to_owned()));
     };
-    let faults = faults_of_ports(&old.config, &new.config);
+    let is_here = haproxy.managed == Managed::Yes;
+    let faults = faults_of_ports(&old.config, &new.config, is_here);
     if !faults.is_empty() {
         return Err(CheckError::Invalid(faults));
     }
@@ -217,11 +220,16 @@ fn faults_of_servers(settings: &Settings, changed: &BTreeSet<ObjectKey>) -> Vec<
     backends.flat_map(of_backend).collect()
 }
 
-/// New addresses that another program has: HAProxy's check opens no port, and a reload would fail.
-fn faults_of_ports(old: &Config, new: &Config) -> Vec<Fault> {
+/// New addresses that another program has, or that a HAProxy which `is_here` can't have: its check
+/// opens no port, and a reload would fail.
+fn faults_of_ports(old: &Config, new: &Config, is_here: bool) -> Vec<Fault> {
     let binds = old.frontends.iter().flat_map(|frontend| &frontend.binds);
-    let known: BTreeSet<&str> = binds.map(|bind| bind.address.as_str()).collect();
-    let taken = ports::taken(new, |address| known.contains(address.as_str()));
+    let known: BTreeSet<_> = binds.map(|bind| bind.address.listens_at()).collect();
+    let is_known = |address: &BindAddress| known.contains(&address.listens_at());
+    let mut taken = ports::taken(new, is_known);
+    if is_here {
+        taken.extend(ports::unfit(new, is_known));
+    }
     let of_objects = taken
         .iter()
         .filter(|it| it.setting.as_deref().is_some_and(|setting| setting.starts_with("frontend[")));

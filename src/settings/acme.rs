@@ -222,9 +222,8 @@ impl Settings {
 
 /// Whether it listens there in the clear.
 fn listens_at(frontend: &Frontend, port: u16) -> bool {
-    let port = format!(":{port}");
     let mut plain = frontend.bind.iter().filter(|bind| bind.certificate.is_none());
-    plain.any(|bind| bind.address.as_str().ends_with(&port))
+    plain.any(|bind| bind.address.internet().is_some_and(|it| it.port() == port))
 }
 
 pub(super) fn problems(settings: &Settings, problems: &mut Vec<String>) {

@@ -32,7 +32,7 @@ pub fn open() {
 }
 
 /// The socket of this number that an earlier Mapsmith had stored, if it listens on this address.
-pub(super) fn kept(number: RawFd, address: &str) -> Option<OwnedFd> {
+pub(super) fn kept(number: RawFd, address: SocketAddr) -> Option<OwnedFd> {
     let descriptor = *PASSED.get()?.get(&number)?;
     // Nothing else makes a descriptor of a number without unsafe code.
     let own = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
@@ -41,7 +41,8 @@ pub(super) fn kept(number: RawFd, address: &str) -> Option<OwnedFd> {
         return None;
     }
     let listener = TcpListener::from(socket);
-    let is_of = listener.local_addr().ok() == address.parse::<SocketAddr>().ok();
+    let local = listener.local_addr().ok()?;
+    let is_of = (local.ip().to_canonical(), local.port()) == (address.ip(), address.port());
     is_of.then(|| listener.into())
 }
 

@@ -10,8 +10,6 @@ use std::path::Path;
 use mapsmith_core::config::Config;
 use mapsmith_core::config::values::BindAddress;
 
-use super::sockets::internet;
-
 /// The state of a socket that listens, in the kernel's table.
 const LISTENS: &str = "0A";
 
@@ -32,7 +30,7 @@ pub(crate) fn shared(config: &Config, file: &Path) -> Vec<Shared> {
     let listening: Vec<_> =
         tables.iter().flatten().flat_map(|table| table.lines().filter_map(listener)).collect();
     let at = |bind: &BindAddress| {
-        let address = internet(bind).and_then(|text| text.parse::<SocketAddr>().ok());
+        let address = bind.internet();
         let meets = listening.iter().filter(move |(of, _)| address.is_some_and(|it| meet(it, *of)));
         meets.map(|(_, inode)| *inode).collect::<BTreeSet<u64>>()
     };

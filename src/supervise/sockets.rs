@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mapsmith_core::config::Config;
 use mapsmith_core::config::values::BindAddress;
+use mapsmith_core::config::{Config, ListensAt};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{AddressFamily, Shutdown, SocketType, listen, shutdown, socket};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
@@ -33,9 +33,9 @@ const BACKLOG: i32 = 4096;
 /// One process is started at a time, so that no other one inherits the sockets with it.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// Sockets by the address that they listen on.
+/// Sockets by where they listen: that is one place however its address is written.
 #[derive(Debug, Default)]
-pub struct Sockets(BTreeMap<BindAddress, Held>);
+pub struct Sockets(BTreeMap<ListensAt, Held>);
 
 /// Sockets that stay open while Mapsmith begins anew with other settings. Shared.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +57,8 @@ impl Handover {
 
 #[derive(Debug)]
 struct Held {
+    /// As it was written first.
+    address: BindAddress,
     /// Its descriptor is its number.
     socket: OwnedFd,
     /// It does not listen: it has the number that HAProxy's check asks for, and no more.
@@ -70,6 +72,9 @@ impl Held {
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }
+
+/// Addresses and the numbers of their sockets, by where they listen.
+type Numbers = BTreeMap<ListensAt, (BindAddress, RawFd)>;
 
 /// What could not be held.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +120,7 @@ impl Sockets {
         file: &Path,
     ) -> Result<(), SocketsError> {
         let numbers = numbers(file)?;
-        for address in numbers.keys() {
+        for (address, _) in numbers.values() {
             // What HAProxy lacks it says itself.
             let _ = self.listen([address], &numbers);
         }
@@ -125,22 +130,25 @@ impl Sockets {
     fn listen<'a>(
         &mut self,
         addresses: impl IntoIterator<Item = &'a BindAddress>,
-        numbers: &BTreeMap<BindAddress, RawFd>,
+        numbers: &Numbers,
     ) -> Result<(), SocketsError> {
         let taken = self.0.values().map(|held| held.socket.as_raw_fd());
-        let mut next =
-            taken.chain(numbers.values().copied()).max().map_or(FIRST, |number| number + 1);
+        let mut next = taken
+            .chain(numbers.values().map(|(_, number)| *number))
+            .max()
+            .map_or(FIRST, |number| number + 1);
         for address in addresses {
-            let Some(text) = internet(address).filter(|_| !self.0.contains_key(address)) else {
+            let at = address.listens_at();
+            let Some(wanted) = address.internet().filter(|_| !self.0.contains_key(&at)) else {
                 continue;
             };
-            let number = numbers.get(address).copied();
+            let number = numbers.get(&at).map(|(_, number)| *number);
             let listening = || {
-                if let Some(kept) = number.and_then(|number| descriptor_store::kept(number, &text))
+                if let Some(kept) = number.and_then(|number| descriptor_store::kept(number, wanted))
                 {
                     return numbered(kept, number.unwrap_or(next));
                 }
-                let listener = TcpListener::bind(text)?;
+                let listener = TcpListener::bind(wanted)?;
                 listen(&listener, BACKLOG)?;
                 let socket = match number {
                     Some(number) => numbered(listener.into(), number)?,
@@ -152,7 +160,7 @@ impl Sockets {
             let socket = listening()
                 .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
             next = next.max(socket.as_raw_fd() + 1);
-            self.0.insert(address.clone(), Held { socket, is_stand_in: false });
+            self.0.insert(at, Held { address: address.clone(), socket, is_stand_in: false });
         }
         Ok(())
     }
@@ -162,7 +170,7 @@ impl Sockets {
     /// # Errors
     /// Those of [`Self::bind`].
     pub fn of_file(file: &Path) -> Result<Self, SocketsError> {
-        Self::bind(numbers(file)?.keys(), file)
+        Self::bind(numbers(file)?.values().map(|(address, _)| address), file)
     }
 
     /// The sockets of a HAProxy that was found again, by the file that says which they are. Where
@@ -172,9 +180,9 @@ impl Sockets {
     /// A file that can't be read.
     pub fn take_back(file: &Path, process: &impl AsFd) -> Result<Self, SocketsError> {
         let mut held = BTreeMap::new();
-        for (address, number) in numbers(file)? {
+        for (at, (address, number)) in numbers(file)? {
             let taken = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok();
-            let kept = || descriptor_store::kept(number, &internet(&address)?);
+            let kept = || descriptor_store::kept(number, address.internet()?);
             let taken = taken.or_else(kept);
             let is_stand_in = taken.is_none();
             let socket = match taken {
@@ -185,7 +193,7 @@ impl Sockets {
                 .map_err(io::Error::from)
                 .and_then(|socket| numbered(socket, number))
                 .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
-            held.insert(address, Held { socket, is_stand_in });
+            held.insert(at, Held { address, socket, is_stand_in });
         }
         Ok(Self(held))
     }
@@ -200,12 +208,12 @@ impl Sockets {
         kept: impl IntoIterator<Item = &'a BindAddress>,
         file: &Path,
     ) -> Result<(), SocketsError> {
-        let kept: BTreeSet<_> = kept.into_iter().collect();
-        if self.0.keys().all(|address| kept.contains(address)) {
+        let kept: BTreeSet<_> = kept.into_iter().map(BindAddress::listens_at).collect();
+        if self.0.keys().all(|at| kept.contains(at)) {
             return Ok(());
         }
-        self.0.retain(|address, held| {
-            let is_kept = kept.contains(address);
+        self.0.retain(|at, held| {
+            let is_kept = kept.contains(at);
             if !is_kept {
                 held.close();
             }
@@ -229,8 +237,10 @@ impl Sockets {
     /// # Errors
     /// A file that can't be written.
     pub fn save(&self, file: &Path) -> Result<(), SocketsError> {
-        let lines =
-            self.0.iter().map(|(address, held)| format!("{} {address}\n", held.socket.as_raw_fd()));
+        let lines = self
+            .0
+            .values()
+            .map(|Held { address, socket, .. }| format!("{} {address}\n", socket.as_raw_fd()));
         let text = lines.collect::<String>();
         // A full disk keeps nobody from a start with the same sockets.
         if fs::read_to_string(file).is_ok_and(|in_place| in_place == text) {
@@ -241,7 +251,7 @@ impl Sockets {
 
     /// Where HAProxy is to listen for this address: the socket that is held for it, or itself.
     pub fn place(&self, address: &BindAddress) -> BindAddress {
-        let held = self.0.get(address);
+        let held = self.0.get(&address.listens_at());
         held.map_or_else(|| address.clone(), |held| descriptor(held.socket.as_raw_fd(), address))
     }
 
@@ -256,9 +266,10 @@ impl Sockets {
 
     /// Whether these are the sockets of exactly these addresses, all of them listening.
     pub fn are_of<'a>(&self, addresses: impl IntoIterator<Item = &'a BindAddress>) -> bool {
+        let wanted = addresses.into_iter().map(BindAddress::listens_at);
         let wanted: BTreeSet<_> =
-            addresses.into_iter().filter(|address| internet(address).is_some()).collect();
-        wanted.into_iter().eq(self.0.keys()) && self.are_real()
+            wanted.filter(|at| matches!(at, ListensAt::Internet(_))).collect();
+        wanted.iter().eq(self.0.keys()) && self.are_real()
     }
 
     /// Listens on none of them any more, also where another process has them.
@@ -296,18 +307,18 @@ pub fn placed_by(file: &Path, config: &Config) -> Result<Config, SocketsError> {
     let numbers = numbers(file)?;
     let mut placed = config.clone();
     for bind in placed.frontends.iter_mut().flat_map(|frontend| &mut frontend.binds) {
-        if let Some(number) = numbers.get(&bind.address) {
+        if let Some((_, number)) = numbers.get(&bind.address.listens_at()) {
             bind.address = descriptor(*number, &bind.address);
         }
     }
     Ok(placed)
 }
 
-/// The addresses in the file: those that sockets are held for.
+/// The addresses in the file: where sockets are held.
 ///
 /// # Errors
 /// A file that can't be read.
-pub(crate) fn held(file: &Path) -> Result<BTreeSet<BindAddress>, SocketsError> {
+pub(crate) fn held(file: &Path) -> Result<BTreeSet<ListensAt>, SocketsError> {
     Ok(numbers(file)?.into_keys().collect())
 }
 
@@ -317,7 +328,7 @@ fn descriptor(number: RawFd, address: &BindAddress) -> BindAddress {
 }
 
 /// The number of each address, by the file.
-fn numbers(file: &Path) -> Result<BTreeMap<BindAddress, RawFd>, SocketsError> {
+fn numbers(file: &Path) -> Result<Numbers, SocketsError> {
     let path = || file.display().to_string();
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
@@ -327,7 +338,8 @@ fn numbers(file: &Path) -> Result<BTreeMap<BindAddress, RawFd>, SocketsError> {
     let parsed = text.lines().map(|line| {
         let (number, address) = line.split_once(' ')?;
         let address = BindAddress::try_from(address.to_owned()).ok()?;
-        Some((address, number.parse::<RawFd>().ok().filter(|number| *number >= FIRST)?))
+        let number = number.parse::<RawFd>().ok().filter(|number| *number >= FIRST)?;
+        Some((address.listens_at(), (address, number)))
     });
     let line = |line: &str| SocketsError::Line { path: path(), line: line.to_owned() };
     parsed.zip(text.lines()).map(|(parsed, text)| parsed.ok_or_else(|| line(text))).collect()
@@ -340,18 +352,6 @@ fn numbered(socket: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
         true => Ok(socket),
         false => Err(io::Error::other(format!("descriptor {number} is in use"))),
     }
-}
-
-/// The address as the system's resolver-free listening takes it; none for a unix socket or a
-/// descriptor.
-pub(super) fn internet(address: &BindAddress) -> Option<String> {
-    let text = address.as_str();
-    if text.starts_with("unix@") || text.starts_with("fd@") {
-        return None;
-    }
-    let (host, port) = text.rsplit_once(':')?;
-    let host = if matches!(host, "" | "*") { "0.0.0.0" } else { host };
-    Some(format!("{host}:{port}"))
 }
 
 #[cfg(test)]
@@ -385,7 +385,7 @@ mod tests {
         let taken = Sockets::bind([&web], &file).unwrap_err().to_string();
         assert!(taken.contains(&format!("{web} (frontend.bind)")), "{taken}");
         // As HAProxy's master has it too.
-        let inherited = sockets.0[&web].socket.try_clone().unwrap();
+        let inherited = sockets.0[&web.listens_at()].socket.try_clone().unwrap();
         sockets.release([&other], &file).unwrap();
         assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
         drop(inherited);
@@ -426,12 +426,20 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_host_is_every_address_of_version_4() {
-        for (text, listens) in
-            [(":80", "0.0.0.0:80"), ("*:80", "0.0.0.0:80"), ("[::1]:80", "[::1]:80")]
-        {
-            assert_eq!(internet(&address(text)).as_deref(), Some(listens));
-        }
+    fn a_socket_stays_that_of_its_address_when_it_is_written_in_another_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sockets");
+        let port = testkit::free_port();
+        let (web, again) =
+            (address(&format!("127.0.0.1:{port}")), address(&format!("127.0.0.1:0{port}")));
+        let mut sockets = Sockets::bind([&web], &file).unwrap();
+        let place = sockets.place(&web);
+        assert_eq!(sockets.place(&again), place, "one socket");
+        sockets.add([&again], &file).unwrap();
+        sockets.release([&again], &file).unwrap();
+        assert!(sockets.are_of([&again]), "{sockets:?}");
+        sockets.save(&file).unwrap();
+        assert!(held(&file).unwrap().contains(&again.listens_at()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::settings::supervision::Managed;
 use crate::supervise::check::CHECK_BOUND;
 use crate::supervise::files::probe_folder;
 use crate::supervise::listeners::{Shared, shared};
-use crate::supervise::ports::taken;
+use crate::supervise::ports::{of_text, taken, unfit};
 use crate::supervise::process::Launch;
 use crate::supervise::sockets;
 use crate::supervise::trial::trial;
@@ -59,8 +59,9 @@ pub(super) fn check_folder(settings: &Settings) -> Option<Finding> {
     Some(finding("haproxy.folder", result))
 }
 
-/// The addresses that another program has: HAProxy's own check opens no port. What the file in
-/// place listens on is HAProxy's own, unless it does not run, and so is what is held for it.
+/// The addresses that another program has, or nobody on this host can have: HAProxy's own check
+/// opens no port. What the file in place listens on is HAProxy's own, unless it does not run, and so
+/// is what is held for it.
 pub(super) fn check_ports(
     settings: &Settings,
     servers: &DesiredServers,
@@ -75,14 +76,20 @@ pub(super) fn check_ports(
     };
     let in_place = fs::read(haproxy.configuration()).unwrap_or_default();
     let in_place = String::from_utf8_lossy(&in_place);
-    let words = in_place.lines().flat_map(str::split_ascii_whitespace);
-    let own: BTreeSet<_> = words.filter(|_| runs).collect();
-    let is_own = |address: &BindAddress| held.contains(address) || own.contains(address.as_str());
+    let own = if runs { of_text(&in_place) } else { BTreeSet::new() };
+    let is_own = |address: &BindAddress| {
+        let at = address.listens_at();
+        held.contains(&at) || own.contains(&at)
+    };
     let told = |Remark { setting, text, .. }| match setting {
         Some(setting) => format!("{setting}: {text}"),
         None => text,
     };
-    let taken: Vec<_> = taken(&config, is_own).into_iter().map(told).collect();
+    let mut taken = taken(&config, is_own);
+    if haproxy.managed == Managed::Yes {
+        taken.extend(unfit(&config, is_own));
+    }
+    let taken: Vec<_> = taken.into_iter().map(told).collect();
     (!taken.is_empty()).then(|| finding(what, Err(named(&taken))))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::objects::{ObjectKey, ObjectKind, Objects, Spec};
 
 use crate::settings::tree::Problem;
@@ -51,8 +52,10 @@ impl Order {
         if object.place <= objects.get(key)?.place {
             return None;
         }
-        let setting = bind_of(&object.spec, address);
-        let setting = setting.map_or_else(|| "bind".to_owned(), |at| format!("bind[{at}]"));
+        let (setting, address) = match bind_of(&object.spec, address) {
+            Some((at, address)) => (format!("bind[{at}]"), address),
+            None => ("bind".to_owned(), address.to_owned()),
+        };
         Some((other, format!("{setting}: the frontend {} listens at {address} too", key.name)))
     }
 
@@ -96,16 +99,17 @@ fn shared_address(text: &str) -> Option<(&str, &str, &str)> {
     Some((setting, other, address))
 }
 
-/// Which of a frontend's binds this address is.
-fn bind_of(spec: &Spec, address: &str) -> Option<usize> {
-    let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
-    let binds = spec.get("bind").and_then(serde_json::Value::as_array)?;
-    let of = |bind: &serde_json::Value| {
-        bind.get("address").unwrap_or(bind).as_str().unwrap_or_default().to_owned()
+/// Which of a frontend's binds leads where this address does, and how it is written there.
+fn bind_of(spec: &Spec, address: &str) -> Option<(usize, String)> {
+    let place = |text: &str| {
+        BindAddress::try_from(text.to_owned()).ok().map(|address| address.listens_at())
     };
-    let exact = binds.iter().position(|bind| of(bind) == address);
-    // Every address of a port has several names.
-    exact.or_else(|| binds.iter().position(|bind| port(&of(bind)) == port(address)))
+    let wanted = place(address)?;
+    let binds = spec.get("bind").and_then(serde_json::Value::as_array)?.iter();
+    let texts = binds.map(|bind| bind.get("address").unwrap_or(bind).as_str().unwrap_or_default());
+    let mut with_places = texts.enumerate().map(|(at, text)| (at, text, place(text)));
+    let (at, text, _) = with_places.find(|(.., of)| of.as_ref() == Some(&wanted))?;
+    Some((at, text.to_owned()))
 }
 
 /// The object that a setting like `frontend[2].rules[0]` belongs to, by its place, and the rest.

@@ -189,6 +189,37 @@ fn a_frontend_that_waits_leaves_its_port_to_the_file_and_to_whoever_listens() {
 }
 
 #[test]
+fn one_address_is_had_by_one_frontend_however_it_is_written() {
+    for (one, other) in [
+        ("127.0.0.1:81", "127.0.0.1:0081"),
+        (":81", "0.0.0.0:081"),
+        ("[::1]:81", "[0::1]:81"),
+        ("127.0.0.1:81", "[::ffff:127.0.0.1]:81"),
+        ("unix@/tmp/d/s.sock", "unix@/tmp/d/../d/s.sock"),
+    ] {
+        let bound = |bind: &[&str]| json!({"bind": bind, "default_backend": "shared"});
+        let text = FILE.replace(":81", one);
+        // Within the file.
+        let twice = format!(
+            "{text}[[frontend]]\nname = \"again\"\nbind = [\"{other}\"]\n\
+            default_backend = \"shared\"\n"
+        );
+        let error = SettingsFile::of_text(Path::new("/etc/a.toml"), twice).unwrap_err();
+        let told = format!("frontend[1].bind[0]: the frontend own listens at {other} too");
+        assert!(error.to_string().contains(&told), "{error}");
+        // Between the file and what the API declares.
+        let merged = with(&file(&text), &[(Frontend, "web", bound(&[":90", other]))]);
+        let reason = set_aside(&merged, Frontend, "web");
+        assert_eq!(reason, format!("bind[1]: the frontend own listens at {other} too"));
+        // Of two that the API declares it is the later one's fault, also where it comes first.
+        let free = file(&FILE.replace(":81", ":91"));
+        let said = [(Frontend, "z", bound(&[one])), (Frontend, "a", bound(&[":90", other]))];
+        let reason = set_aside(&with(&free, &said), Frontend, "a");
+        assert_eq!(reason, format!("bind[1]: the frontend z listens at {other} too"));
+    }
+}
+
+#[test]
 fn of_two_that_wait_for_one_address_the_one_that_was_said_first_has_it_whichever_backend_comes() {
     let waiting = |name: &str| json!({"bind": [":84"], "default_backend": name});
     let said = [(Frontend, "s3", waiting("nope")), (Frontend, "s4", waiting("nope2"))];

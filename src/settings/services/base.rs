@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::services::{RejectedService, ServiceStatus};
 use mapsmith_core::{DesiredServers, ServiceForms};
 
@@ -57,12 +56,12 @@ impl<'a> Base<'a> {
         let metrics = process.metrics.as_ref().map(|metrics| ("haproxy.metrics", &metrics.bind));
         let health = process.health.as_ref().map(|health| ("haproxy.health", &health.bind));
         for (who, bind) in [stats, metrics, health].into_iter().flatten() {
-            base.listens(socket_address(bind), who);
+            base.listens(bind.internet(), who);
         }
         for frontend in &config.frontends {
             for bind in &frontend.binds {
                 let who = format!("the frontend {} of the settings", frontend.name);
-                base.listens(socket_address(&bind.address), &who);
+                base.listens(bind.address.internet(), &who);
             }
         }
         base
@@ -71,13 +70,13 @@ impl<'a> Base<'a> {
     /// Notes that somebody listens there.
     pub(in crate::settings) fn listens(&mut self, address: Option<SocketAddr>, who: &str) {
         let Some(address) = address.filter(|address| address.port() > 0) else { return };
-        let ip = Some(address.ip()).filter(|ip| !ip.is_unspecified());
+        let ip = Some(address.ip().to_canonical()).filter(|ip| !ip.is_unspecified());
         self.ports.entry(address.port()).or_default().push((ip, who.to_owned()));
     }
 
     /// Who listens there already, or at all addresses of that port.
     pub(in crate::settings) fn who_listens(&self, address: SocketAddr) -> Option<&str> {
-        let ip = Some(address.ip()).filter(|ip| !ip.is_unspecified());
+        let ip = Some(address.ip().to_canonical()).filter(|ip| !ip.is_unspecified());
         let mut there = self.ports.get(&address.port()).into_iter().flatten();
         let clash = there.find(|(other, _)| ip.is_none() || other.is_none() || *other == ip);
         clash.map(|(_, who)| who.as_str())
@@ -156,14 +155,4 @@ impl<'a> Base<'a> {
         settings.services_in_force = Some(in_force.cloned().collect());
         Overlay { settings, forms, backends, shown, values, listeners, rejected }
     }
-}
-
-/// Where it listens, if that is an address of IP: all of them for one without.
-fn socket_address(bind: &BindAddress) -> Option<SocketAddr> {
-    let (host, port) = bind.as_str().rsplit_once(':')?;
-    let ip = match host.trim_start_matches("ipv4@").trim_start_matches("ipv6@") {
-        "" | "*" => IpAddr::from([0, 0, 0, 0]),
-        host => host.trim_matches(['[', ']']).parse().ok()?,
-    };
-    Some(SocketAddr::new(ip, port.parse().ok()?))
 }

@@ -1,6 +1,5 @@
 //! The file: a candidate that HAProxy accepts takes the place of what is there.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -90,6 +89,7 @@ impl Supervisor {
             let sockets = self.sockets();
             let is_held = |address: &BindAddress| sockets.place(address) != *address;
             let mut taken = ports::taken(&candidate.of.config, is_held);
+            taken.extend(self.unfit_addresses().await?);
             let known: Vec<_> = taken.iter().map(|remark| remark.setting.clone()).collect();
             let more = self
                 .services_without_port(&candidate.of.config)
@@ -157,12 +157,24 @@ impl Supervisor {
             return Ok(Vec::new());
         };
         let in_place = self.files(|files| files.text()).await?.unwrap_or_default();
-        let words = in_place.lines().flat_map(str::split_ascii_whitespace);
-        let own: BTreeSet<_> = words.collect();
+        let own = ports::of_text(&in_place);
         let refused = services::listening(&candidate.from.config, known, |address| {
-            (!own.contains(address.as_str())).then(|| ports::taken_by_others(address)).flatten()
+            (!own.contains(&address.listens_at()))
+                .then(|| ports::taken_by_others(address))
+                .flatten()
         });
         Ok(refused.into_iter().flat_map(|one| one.remarks).collect())
+    }
+
+    /// An alert for each address that a HAProxy on this host can't have. What the file in place
+    /// listens on it has, or says so itself.
+    async fn unfit_addresses(&self) -> Result<Vec<Remark>, Failure> {
+        let Some(candidate) = &self.candidate else { return Ok(Vec::new()) };
+        let in_place = self.files(|files| files.text()).await?.unwrap_or_default();
+        let (own, sockets) = (ports::of_text(&in_place), self.sockets());
+        Ok(ports::unfit(&candidate.of.config, |address| {
+            own.contains(&address.listens_at()) || sockets.place(address) != *address
+        }))
     }
 
     fn tell_refused(&mut self, refused: Vec<Quarantined>) -> bool {

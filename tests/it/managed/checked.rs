@@ -96,3 +96,20 @@ fn check_finds_a_port_that_another_program_has_and_none_of_haproxys_own() {
         assert!(code == 1 && taken("frontend[1].bind[0]", &text), "{code}: {text}");
     }
 }
+
+#[test]
+fn check_finds_an_address_that_this_machine_can_not_have() {
+    let ground = Ground::new(&installed()[0]);
+    for (bind, told) in [
+        ("192.0.2.1:21397", "192.0.2.1:21397 is no address of this machine"),
+        ("unix@/nonexistent/x.sock", "has no folder: /nonexistent is not there"),
+    ] {
+        let more = format!(
+            "[[frontend]]\nname = \"more\"\nbind = [\"{bind}\"]\n\
+             rules = [{{ path = \"/\", return = {{ status = 200, body = \"more\" }} }}]\n"
+        );
+        let (code, text) = checked(&ground.settings("one", &more));
+        let is_told = text.contains("FAIL  haproxy ports: frontend[1].bind[0]: ");
+        assert!(code == 1 && is_told && text.contains(told), "{code}: {text}");
+    }
+}

@@ -11,9 +11,11 @@ use crate::tls_file::TlsFileState;
 /// How long a change may take until an instance holds it before that needs somebody.
 const BEHIND: SignedDuration = SignedDuration::from_secs(10);
 
+/// What is to be done about a HAProxy beside the one that Mapsmith reloads.
+const RELOAD_ELSEWHERE: &str = "Mapsmith does not reload this one: whoever runs it does, once its \
+    own configuration has the backends that are missing";
+
 pub(super) fn of_instances(status: &Status, now: Timestamp, items: &mut Vec<Item>) {
-    // A reload comes by itself where Mapsmith may make one.
-    let reloads = status.haproxy.as_ref().is_some();
     for instance in &status.instances {
         items.extend(state(instance, now));
         let name = &instance.name;
@@ -22,7 +24,7 @@ pub(super) fn of_instances(status: &Status, now: Timestamp, items: &mut Vec<Item
             let text = format!("{name}: its servers can't be seen or changed: {error}");
             items.push(Item::new(Severity::Act, Kind::Servers, name, text));
         }
-        items.extend(needs_reload(instance, reloads));
+        items.extend(needs_reload(instance, status));
         for file in &instance.tls_files {
             if let TlsFileState::Failed { error } = &file.state {
                 let text =
@@ -71,7 +73,7 @@ fn state(instance: &InstanceStatus, now: Timestamp) -> Option<Item> {
     Some(Item::new(Severity::Act, kind, name, text).since(Some(since)))
 }
 
-fn needs_reload(instance: &InstanceStatus, reloads: bool) -> Option<Item> {
+fn needs_reload(instance: &InstanceStatus, status: &Status) -> Option<Item> {
     let files = instance.tls_files.iter().filter_map(|file| match &file.state {
         TlsFileState::NeedsReload { reason } => Some(format!("{}: {reason}", file.path)),
         _ => None,
@@ -81,14 +83,19 @@ fn needs_reload(instance: &InstanceStatus, reloads: bool) -> Option<Item> {
     if causes.is_empty() {
         return None;
     }
-    let severity = if reloads { Severity::Look } else { Severity::Act };
+    // A reload comes by itself where Mapsmith may make one: of its own HAProxy.
+    let (severity, action) = match (&status.haproxy, &status.own_instance) {
+        (Some(_), Some(own)) if *own == instance.name => {
+            (Severity::Look, Action::command("Reload it now", "mapsmith haproxy reload"))
+        }
+        (Some(_), _) => (Severity::Act, Action::advice(RELOAD_ELSEWHERE)),
+        (None, _) => {
+            (Severity::Act, Action::advice("Reload HAProxy, as its service manager does it"))
+        }
+    };
     let named = first_few(causes.iter().map(String::as_str));
     let text = format!("{} needs a reload of HAProxy: {named}", instance.name);
-    let item = Item::new(severity, Kind::NeedsReload, &instance.name, text);
-    Some(match reloads {
-        true => item.with(Action::command("Reload it now", "mapsmith haproxy reload")),
-        false => item.with(Action::advice("Reload HAProxy, as its service manager does it")),
-    })
+    Some(Item::new(severity, Kind::NeedsReload, &instance.name, text).with(action))
 }
 
 pub(super) fn of_configuration(status: &Status, items: &mut Vec<Item>) {
@@ -129,7 +136,14 @@ fn configuration(haproxy: &HaproxyStatus, backends: &[BackendStatus]) -> Option<
     let (severity, action) = match &haproxy.state {
         ConfigState::Starting | ConfigState::InForce => return None,
         ConfigState::Refused { .. } => {
-            (Severity::Act, Action::command("See HAProxy's words", "mapsmith render --check"))
+            let refused = haproxy.refused.iter().flat_map(|refused| &refused.remarks);
+            // Addresses that HAProxy can't have are not among its own words, which have lines.
+            let action =
+                match refused.into_iter().any(|it| it.line.is_none() && it.setting.is_some()) {
+                    true => Action::command("Name every problem", "mapsmith check"),
+                    false => Action::command("See HAProxy's words", "mapsmith render --check"),
+                };
+            (Severity::Act, action)
         }
         ConfigState::Edited => {
             (Severity::Act, Action::command("See what was edited", "mapsmith render --diff"))
@@ -167,13 +181,18 @@ fn configuration(haproxy: &HaproxyStatus, backends: &[BackendStatus]) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::revision::{ChangeCounts, HeldChange};
+    use std::collections::BTreeMap;
 
-    #[test]
-    fn a_configuration_that_waits_for_a_held_list_needs_somebody_to_approve_it() {
-        let state = ConfigState::Waiting { reason: "the servers".to_owned() };
-        let haproxy = HaproxyStatus {
+    use haproxy_runtime::RuntimeAddress;
+
+    use super::*;
+    use crate::config::status::RefusedCandidate;
+    use crate::render::verdict::Remark;
+    use crate::revision::{ChangeCounts, HeldChange};
+    use crate::status::ServersStatus;
+
+    fn of_state(state: ConfigState) -> HaproxyStatus {
+        HaproxyStatus {
             managed: true,
             config: "haproxy.cfg".to_owned(),
             state,
@@ -185,7 +204,86 @@ mod tests {
             refused: None,
             quarantined: Vec::new(),
             edit_kept: None,
+        }
+    }
+
+    #[test]
+    fn who_refuses_a_configuration_for_an_address_is_asked_where_addresses_are_looked_at() {
+        let mut haproxy = of_state(ConfigState::Refused { reason: "why".to_owned() });
+        let advised = |haproxy: &HaproxyStatus| {
+            let item = configuration(haproxy, &[]).unwrap();
+            item.actions[0].command.clone().unwrap()
         };
+        assert_eq!(advised(&haproxy), "mapsmith render --check");
+        let remark =
+            Remark::alert(Some("frontend[0].bind[0]".to_owned()), ":80 is taken".to_owned());
+        let refused = |remark| RefusedCandidate {
+            at: Timestamp::UNIX_EPOCH,
+            file: "candidate.cfg".to_owned(),
+            remarks: vec![remark],
+        };
+        haproxy.refused = Some(refused(Remark { line: Some(7), ..remark.clone() }));
+        assert_eq!(advised(&haproxy), "mapsmith render --check", "it has HAProxy's words");
+        haproxy.refused = Some(refused(remark));
+        assert_eq!(advised(&haproxy), "mapsmith check", "HAProxy's check opens no port");
+    }
+
+    #[test]
+    fn a_reload_by_mapsmith_is_advised_of_its_own_haproxy_alone() {
+        let needing = |name: &str| InstanceStatus {
+            name: name.to_owned(),
+            runtime: RuntimeAddress::Unix("/run/haproxy.sock".into()),
+            state: InstanceState::Starting,
+            state_since: Timestamp::UNIX_EPOCH,
+            process: None,
+            entries_in_memory: None,
+            verified_at: None,
+            drift_corrected: BTreeMap::new(),
+            drift_at: None,
+            last_apply: None,
+            servers: Some(ServersStatus {
+                state: ServersState::NeedsReload,
+                observed_at: Timestamp::UNIX_EPOCH,
+                needs_reload: vec!["app: the backend is missing".to_owned()],
+                removing: Vec::new(),
+                external: Vec::new(),
+                checking: Vec::new(),
+                by_agent: Vec::new(),
+                foreign: 0,
+                last_steps: Vec::new(),
+                steps: 0,
+            }),
+            tls_files: Vec::new(),
+            learned: None,
+        };
+        let mut status = Status {
+            instances: vec![needing("haproxy"), needing("edge2")],
+            own_instance: Some("haproxy".to_owned()),
+            haproxy: Some(of_state(ConfigState::InForce)),
+            ..Status::default()
+        };
+        let told = |status: &Status| {
+            let mut items = Vec::new();
+            of_instances(status, Timestamp::UNIX_EPOCH, &mut items);
+            items.into_iter().map(|it| (it.severity, it.actions[0].clone())).collect::<Vec<_>>()
+        };
+        let [(own, reload), (other, advice)] = &told(&status)[..] else {
+            panic!("{:#?}", told(&status))
+        };
+        assert_eq!(*own, Severity::Look, "it comes by itself");
+        assert_eq!(reload.command.as_deref(), Some("mapsmith haproxy reload"));
+        assert_eq!((*other, &advice.command), (Severity::Act, &None), "nobody else reloads it");
+        assert!(advice.text.contains("its own configuration has the backends"), "{advice:?}");
+        (status.haproxy, status.own_instance) = (None, None);
+        let all = told(&status);
+        assert!(all.iter().all(|(severity, it)| {
+            *severity == Severity::Act && it.text.contains("its service manager")
+        }));
+    }
+
+    #[test]
+    fn a_configuration_that_waits_for_a_held_list_needs_somebody_to_approve_it() {
+        let haproxy = of_state(ConfigState::Waiting { reason: "the servers".to_owned() });
         let mut backend = BackendStatus {
             name: "nope".to_owned(),
             from: "settings".to_owned(),

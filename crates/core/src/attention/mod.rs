@@ -302,6 +302,8 @@ pub struct Status {
     pub waiting_frontends: Vec<(String, Vec<String>)>,
     pub api: ApiFiles,
     pub instances: Vec<InstanceStatus>,
+    /// The one of them whose configuration Mapsmith writes, and that it reloads.
+    pub own_instance: Option<String>,
     pub notify: NotifyStatus,
 }
 

@@ -6,6 +6,7 @@
 mod backend;
 mod commands;
 mod frontend;
+mod listens_at;
 pub mod natives;
 mod problems;
 mod process;
@@ -22,6 +23,7 @@ pub use frontend::{
     Bind, BindTls, ClientCertificates, Frontend, KeepAlive, Mode, Route, RouteBy, TlsVersion,
     Verify,
 };
+pub use listens_at::ListensAt;
 pub use natives::Native;
 pub use problems::Problem;
 pub use process::{Challenges, Health, LogFormat, Metrics, Process, Stats, Timeouts};

@@ -9,8 +9,8 @@ use super::process::Timeouts;
 use super::rules::{Action, Condition, Matcher, Rule};
 use super::values::{BindAddress, MAX_SOCKET_PATH};
 use super::{
-    Backend, Balance, BindTls, CommandGateway, Config, Frontend, HttpReuse, HttpVersion, Mode,
-    Route, RouteBy,
+    Backend, Balance, BindTls, CommandGateway, Config, Frontend, HttpReuse, HttpVersion, ListensAt,
+    Mode, Route, RouteBy,
 };
 use crate::render;
 
@@ -72,7 +72,7 @@ struct Found<'a> {
     problems: Vec<Problem>,
     backends: BTreeMap<&'a str, &'a Backend>,
     /// Where somebody listens, and who.
-    addresses: BTreeMap<String, String>,
+    addresses: BTreeMap<ListensAt, String>,
 }
 
 impl<'a> Found<'a> {
@@ -157,11 +157,7 @@ impl<'a> Found<'a> {
 
     /// HAProxy binds an address twice without an error.
     fn listens(&mut self, place: &str, who: &str, address: &BindAddress) {
-        let normal = match address.as_str().rsplit_once(':') {
-            Some(("" | "*" | "0.0.0.0", port)) => format!(":{port}"),
-            _ => address.as_str().to_owned(),
-        };
-        if let Some(other) = self.addresses.insert(normal, who.to_owned()) {
+        if let Some(other) = self.addresses.insert(address.listens_at(), who.to_owned()) {
             self.add(place, format!("{other} listens at {address} too"));
         }
     }

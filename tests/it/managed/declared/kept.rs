@@ -268,3 +268,25 @@ fn a_frontend_that_waits_for_its_backend_leaves_its_port_to_the_settings_file() 
     scene.managed.wait_for_word("one");
     state(&scene, "in_force");
 }
+
+#[test]
+fn an_address_that_this_machine_can_not_have_is_refused_and_nothing_is_stored() {
+    let scene = Scene::start(newest(), "");
+    scene.declare("one");
+    for (bind, told) in [
+        // For documentation alone (RFC 5737).
+        ("192.0.2.1:21397", "192.0.2.1:21397 is no address of this machine"),
+        ("unix@/nonexistent/x.sock", "has no folder: /nonexistent is not there"),
+    ] {
+        let far = json!({"bind": [bind], "default_backend": "app"});
+        for path in ["/v1/frontends/far?dry_run=true", "/v1/frontends/far"] {
+            let (status, problem) = scene.ask("PUT", path, &far);
+            assert_eq!(status, 422, "{path}: {problem:#}");
+            assert!(detail(&problem).contains(told), "{path}: {problem:#}");
+        }
+        assert_eq!(scene.ask("GET", "/v1/frontends/far", &Value::Null).0, 404);
+    }
+    // What comes later is not to blame for it.
+    scene.put("frontends/origin", &scene.origin("two"));
+    scene.managed.wait_for_word("two");
+}
