@@ -83,17 +83,6 @@ impl<T> Answer<T> {
     pub(super) fn good(self) -> anyhow::Result<T> {
         match self {
             Self::Good(answer) => Ok(answer),
-            // Of a certificate that was shown the API says what is to be done.
-            Self::Problem(problem)
-                if problem.status == StatusCode::UNAUTHORIZED
-                    && !problem.detail.contains("certificate") =>
-            {
-                Err(anyhow!(
-                    "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
-                    settings with its api.token_file by -c ({})",
-                    status_in_words(&problem)
-                ))
-            }
             Self::Problem(problem) => {
                 Err(anyhow!("{} ({})", problem.detail, status_in_words(&problem)))
             }
@@ -258,13 +247,32 @@ impl Connection {
             })?));
         }
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Ok(Answer::Problem(Box::new(problem))),
+            Ok(problem) => Ok(Answer::Problem(Box::new(self.of_token(problem)))),
             Err(_) => bail!(
                 "{} answered {status}, which is not an answer of Mapsmith's{}",
                 self.url(),
                 if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
             ),
         }
+    }
+
+    /// The problem, with what is to be done about the token where that is what it is about. Of a
+    /// certificate that was shown the API says so itself.
+    fn of_token(&self, mut problem: Problem) -> Problem {
+        if problem.status == StatusCode::UNAUTHORIZED && !problem.detail.contains("certificate") {
+            let detail = match self.token.as_deref() {
+                None | Some("") => {
+                    "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
+                        settings with its api.token_file by -c"
+                }
+                Some(_) => {
+                    "the token that was given is not one of this API, or is over: give one that is \
+                        good by MAPSMITH_TOKEN or --token"
+                }
+            };
+            detail.clone_into(&mut problem.detail);
+        }
+        problem
     }
 
     /// The condition that a resource is as it is now; none where it has no entity tag.
