@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::output::{Colour, ago, paint, pluralize, table};
 use super::overrides::{Order, flag};
+use super::registrations::no_longer;
 use super::reload::exit_code;
 use super::remote::{Answer, Connection, NOTHING};
 use super::{OutputFormat, SUCCESS, length, print};
@@ -147,7 +148,8 @@ impl MemberVerb {
                 let path = member.path();
                 match order.ask(Method::DELETE, &path, &parameters, NOTHING).await? {
                     Answer::Good(None) => {
-                        let done = format!("member {} is not registered", path[2..].join("/"));
+                        let (name, is) = (path[2..].join("/"), no_longer(missing_ok));
+                        let done = format!("member {name} is {is} registered");
                         print(format, &Value::Null, |_| paint(Colour::Green, &done))?;
                         Ok(SUCCESS)
                     }

@@ -414,6 +414,13 @@ fn an_operator_declares_by_files() {
     assert_eq!(code, 1, "{said}");
     let (code, said) = cli(&["config", "delete", "frontend", "web", "--missing-ok"]);
     assert_eq!(code, 0, "{said}");
+    assert_eq!(said, "there is no frontends/web\n");
+    let nope = ["config", "delete", "backend", "nope", "--missing-ok", "--dry-run"];
+    let (code, said) = cli(&nope);
+    assert_eq!((code, said.as_str()), (0, "there is no backends/nope\n"));
+    let (_, said) = cli(&[&nope[..], &["--output", "json"]].concat());
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said, json!({"deleted": null, "missing": "backends/nope"}));
     assert!(scene.names().is_empty());
     fs::write(&file, &text).unwrap();
     assert_eq!(cli(&["config", "apply", path]).0, 0);
