@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 use mapsmith_core::desired::rollout::{State, Then};
 use reqwest::Method;
@@ -127,13 +128,7 @@ async fn decide(
 ) -> anyhow::Result<u8> {
     let Order { wait, reason, connection } = order;
     let rollouts: RolloutsReport = connection.get(&["v1", "rollouts"]).await?;
-    let is_meant = |it: &&RolloutReport| match &terms.id {
-        Some(id) => it.rollout.id == *id,
-        None => it.rollout.is_open(),
-    };
-    let Some(meant) = rollouts.items.iter().find(is_meant) else {
-        anyhow::bail!("there is no rollout to {verb}: see `mapsmith rollout`");
-    };
+    let meant = meant(verb, terms.id.as_deref(), &rollouts)?;
     let (id, version) = (&meant.rollout.id, meant.rollout.version);
     let waits = (!wait.is_zero()).then(|| query_of(wait));
     let waits = waits.as_deref().map(|wait| ("wait", wait));
@@ -152,6 +147,30 @@ async fn decide(
     };
     print(format, &report, changed)?;
     Ok(report.report.map_or(SUCCESS, |report| exit_code(report.outcome)))
+}
+
+/// The rollout that an order is about: one that is over is told by the API as that, unless another
+/// one is on its way.
+fn meant<'a>(
+    verb: &str,
+    id: Option<&str>,
+    rollouts: &'a RolloutsReport,
+) -> anyhow::Result<&'a RolloutReport> {
+    let current = rollouts.items.iter().find(|it| it.rollout.is_open());
+    let Some(id) = id else {
+        let none = || anyhow!("there is no rollout to {verb}: see `mapsmith rollout`");
+        return current.ok_or_else(none);
+    };
+    match current {
+        Some(current) if current.rollout.id != id => {
+            let current = &current.rollout.id;
+            bail!("{current} is the current one, and not {id}: see `mapsmith rollout`")
+        }
+        _ => {
+            let named = rollouts.items.iter().find(|it| it.rollout.id == id);
+            named.ok_or_else(|| anyhow!("there is no rollout {id}: see `mapsmith rollout`"))
+        }
+    }
 }
 
 fn changed(report: &RolloutChangeReport) -> String {
