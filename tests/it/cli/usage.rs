@@ -172,6 +172,11 @@ fn every_verb_has_help_of_its_own() {
         let help = text(&cli(&[verb, "--help"], None), 0);
         assert!(help.contains(&format!("Usage: mapsmith {verb}")), "{help}");
     }
+    // What is declared is in neither `explain` nor `history`.
+    for verb in ["apply", "delete"] {
+        let help = text(&cli(&["config", verb, "--help"], None), 0);
+        assert!(help.contains("the audit has it, and so have `events`"), "{help}");
+    }
     let help = text(&cli(&["--help"], None), 0);
     assert!(VERBS.iter().all(|verb| help.contains(&format!("  {verb} "))), "{help}");
     assert!(

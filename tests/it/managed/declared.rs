@@ -393,6 +393,8 @@ fn an_operator_declares_by_files() {
     let (code, said) = cli(&["config", "apply", path, "--owner", "deploy", "--reason", "a test"]);
     assert_eq!(code, 0, "{said}");
     scene.managed.wait_for_word("by file");
+    let said = cli(&["events", "--topics", "config"]).1;
+    assert!(said.contains("(a test)"), "the reason is among the events: {said}");
     let (code, said) = cli(&["config", "show"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("frontends/web") && said.contains("deploy"), "{said}");
