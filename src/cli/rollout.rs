@@ -24,17 +24,17 @@ const LISTED: usize = 5;
 #[derive(Args)]
 pub(super) struct Canary {
     /// Have these instances get it first: the others and the map file keep what is in force
-    #[arg(long, value_name = "INSTANCE", value_delimiter = ',', conflicts_with = "share")]
+    #[arg(long, value_name = "INSTANCE", value_delimiter = ',', group = "first")]
     canary: Option<Vec<String>>,
     /// The same with so many of all instances, like 10%
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", group = "first")]
     share: Option<String>,
     /// How long it stays there before it goes everywhere, a day at most; 5m without it
-    #[arg(long, value_name = "DURATION", value_parser = length)]
+    #[arg(long, value_name = "DURATION", value_parser = length, requires = "first")]
     bake: Option<String>,
     /// What happens then: it goes everywhere by itself, unless an instance fell behind, or it waits
     /// for `rollout promote`
-    #[arg(long, value_name = "WHAT", value_parser = then)]
+    #[arg(long, value_name = "WHAT", value_parser = then, requires = "first")]
     then: Option<Then>,
 }
 
@@ -48,18 +48,11 @@ fn then(text: &str) -> Result<Then, String> {
 
 impl Canary {
     /// None where it goes everywhere at once.
-    pub(super) fn request(self) -> anyhow::Result<Option<CanaryRequest>> {
+    pub(super) fn request(self) -> Option<CanaryRequest> {
         let Self { canary, share, bake, then } = self;
-        if canary.is_none() && share.is_none() {
-            anyhow::ensure!(
-                bake.is_none() && then.is_none(),
-                "--bake and --then are for a canary: name its instances with --canary, or a \
-                    --share of them"
-            );
-            return Ok(None);
-        }
+        let is_one = canary.is_some() || share.is_some();
         let then = then.unwrap_or_default();
-        Ok(Some(CanaryRequest { instances: canary, share, bake, then }))
+        is_one.then_some(CanaryRequest { instances: canary, share, bake, then })
     }
 }
 
