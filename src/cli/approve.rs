@@ -45,7 +45,7 @@ pub(super) async fn approve(
 ) -> anyhow::Result<u8> {
     let Held { id, reason, dry_run, canary } = asked;
     let Some(id) = id else { return show(connection, format).await };
-    let request = ApproveHeldRequest { reason, canary: canary.request()? };
+    let request = ApproveHeldRequest { reason, canary: canary.request() };
     let path = ["v1", "held", id.as_str(), "approve"];
     let query = dry_run.then_some(("dry_run", "true"));
     let asked = connection.ask(Method::POST, &path, query, Some(&request), Duration::ZERO);

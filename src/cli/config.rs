@@ -10,13 +10,13 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use mapsmith_core::objects::secrets::{HIDDEN, has_hidden};
 use mapsmith_core::objects::{Change, FieldChange, Spec};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::output::{self, Colour, paint, pluralize, table};
 use super::overrides::{Order, flag};
 use super::reload::exit_code;
-use super::remote::{Answer, Connection};
+use super::remote::{Answer, Connection, NOTHING};
 use super::{OutputFormat, SUCCESS, print};
 use crate::api::types::{
     ConfigBody, ConfigChangeReport, ConfigReport, ObjectOrigin, ObjectReport, ReloadOutcome,
@@ -169,27 +169,44 @@ impl ConfigVerb {
                     Kind::Frontend => "frontends",
                     Kind::Backend => "backends",
                 };
+                let (path, object) = (["v1", kind, &name], format!("{kind}/{name}"));
+                if missing_ok && !is_declared(&order.connection, &path).await? {
+                    let none = serde_json::json!({"deleted": null, "missing": object});
+                    print(format, &none, |_| format!("there is no {object}"))?;
+                    return Ok(SUCCESS);
+                }
                 let missing = missing_ok.then_some(("missing", "ok"));
                 let flags = [flag("dry_run", dry_run), flag("force", force)].concat();
                 let parameters: Vec<_> = flags.into_iter().chain(missing).collect();
-                let asked = order
-                    .ask::<Option<ConfigChangeReport>>(
-                        Method::DELETE,
-                        &["v1", kind, &name],
-                        &parameters,
-                        super::remote::NOTHING,
-                    )
-                    .await?;
-                match asked {
+                let asked = order.ask::<Option<ConfigChangeReport>>(
+                    Method::DELETE,
+                    &path,
+                    &parameters,
+                    NOTHING,
+                );
+                match asked.await? {
                     Answer::Good(Some(report)) => changed(Answer::Good(report), format),
                     Answer::Good(None) => {
-                        let done = serde_json::json!({"deleted": format!("{kind}/{name}")});
-                        print(format, &done, |_| format!("{kind}/{name} is deleted"))?;
+                        let done = serde_json::json!({"deleted": object});
+                        print(format, &done, |_| format!("{object} is deleted"))?;
                         Ok(SUCCESS)
                     }
                     Answer::Problem(problem) => changed(Answer::Problem(problem), format),
                 }
             }
+        }
+    }
+}
+
+/// Whether there is something to delete. A backend of a registry's service is there, and declared
+/// nowhere.
+async fn is_declared(connection: &Connection, path: &[&str]) -> anyhow::Result<bool> {
+    let asked = connection.ask(Method::GET, path, None, NOTHING, Duration::ZERO);
+    match asked.await? {
+        Answer::Problem(problem) if problem.status == StatusCode::NOT_FOUND => Ok(false),
+        answer => {
+            let found: Value = answer.good()?;
+            Ok(path.get(1) != Some(&"backends") || found["config"].is_object())
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::output::{self, Colour, paint};
 use super::remote::{Connection, NOTHING};
 use super::status::time;
-use super::{OutputFormat, SUCCESS, print};
+use super::{OutputFormat, SUCCESS, count, print};
 use crate::api::requests::LARGEST_PAGE;
 use crate::api::types::ActivityReport;
 
@@ -36,7 +36,7 @@ pub(super) struct Wanted {
     #[arg(long, value_name = "KINDS", default_value = "")]
     topics: String,
     /// The most events to show, without --follow: the latest ones, or with --after the first
-    #[arg(long, value_name = "NUMBER", default_value_t = 20, conflicts_with = "follow")]
+    #[arg(long, value_name = "NUMBER", value_parser = count, default_value_t = 20, conflicts_with = "follow")]
     limit: usize,
 }
 

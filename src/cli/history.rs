@@ -9,7 +9,7 @@ use reqwest::Method;
 
 use super::output::{Colour, ago, paint, pluralize, table};
 use super::remote::{Connection, NOTHING};
-use super::{OutputFormat, SUCCESS, print};
+use super::{OutputFormat, SUCCESS, count, print};
 use crate::api::requests::LARGEST_PAGE;
 use crate::api::types::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
 
@@ -17,7 +17,7 @@ use crate::api::types::{DiffReport, RevisionReport, RevisionState, RevisionsRepo
 #[derive(Args)]
 pub(super) struct Revisions {
     /// The most revisions to show, the latest ones
-    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    #[arg(long, value_name = "NUMBER", value_parser = count, default_value_t = 20)]
     limit: usize,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Pair {
     #[arg(value_name = "B")]
     to: Option<u64>,
     /// The most nodes to show
-    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    #[arg(long, value_name = "NUMBER", value_parser = count, default_value_t = 20)]
     limit: usize,
 }
 

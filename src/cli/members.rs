@@ -4,7 +4,6 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use mapsmith_core::members::{Meta, SwitchPhase};
 use mapsmith_core::quoting::shell_word;
@@ -13,9 +12,10 @@ use serde_json::Value;
 
 use super::output::{Colour, ago, paint, pluralize, table};
 use super::overrides::{Order, flag};
+use super::registrations::no_longer;
 use super::reload::exit_code;
 use super::remote::{Answer, Connection, NOTHING};
-use super::{OutputFormat, SUCCESS, length, print};
+use super::{OutputFormat, SUCCESS, count, length, print};
 use crate::api::requests::LARGEST_PAGE;
 use crate::api::types::{
     MemberChangeReport, MemberReport, MembersReport, RegisterMemberRequest, ReloadOutcome,
@@ -37,7 +37,7 @@ pub(super) enum MemberVerb {
         #[arg(long)]
         expired: bool,
         /// The most members to show
-        #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+        #[arg(long, value_name = "NUMBER", value_parser = count, default_value_t = 1000)]
         limit: usize,
         #[command(flatten)]
         connection: Connection,
@@ -147,7 +147,8 @@ impl MemberVerb {
                 let path = member.path();
                 match order.ask(Method::DELETE, &path, &parameters, NOTHING).await? {
                     Answer::Good(None) => {
-                        let done = format!("member {} is not registered", path[2..].join("/"));
+                        let (name, is) = (path[2..].join("/"), no_longer(missing_ok));
+                        let done = format!("member {name} is {is} registered");
                         print(format, &Value::Null, |_| paint(Colour::Green, &done))?;
                         Ok(SUCCESS)
                     }
@@ -218,9 +219,6 @@ async fn list(
     let mut path = vec!["v1", "registrations"];
     path.extend(name.as_deref());
     path.extend(version.as_deref());
-    if limit == 0 {
-        bail!("--limit must be 1 or more");
-    }
     let mut all = MembersReport::default();
     loop {
         let rest = limit.saturating_sub(all.items.len()).clamp(1, LARGEST_PAGE).to_string();

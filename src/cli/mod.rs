@@ -267,6 +267,12 @@ fn length(text: &str) -> Result<String, String> {
     }
 }
 
+/// How much is shown at most.
+fn count(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number, 1 or more".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration <= LONGEST_WAIT => Ok(duration),

@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use super::output::{pluralize, table};
 use super::remote::{Connection, NOTHING};
-use super::{OutputFormat, SUCCESS, print};
+use super::{OutputFormat, SUCCESS, count, print};
 use crate::api::requests::LARGEST_PAGE;
 use crate::api::types::NodesReport;
 
@@ -24,7 +24,7 @@ pub(super) struct Search {
     #[arg(long, value_name = "MASTER")]
     master: Option<String>,
     /// The most nodes to show
-    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    #[arg(long, value_name = "NUMBER", value_parser = count, default_value_t = 100)]
     limit: usize,
 }
 

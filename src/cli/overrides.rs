@@ -194,7 +194,8 @@ pub(super) struct Order {
     /// Wait until every HAProxy is in sync, at most this long; 0s does not wait
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "30s")]
     pub(super) wait: Duration,
-    /// Why: the audit has it, and so have `explain` and `history`
+    /// Why: the audit has it, and so have `events`, and of a change of the map `explain` and
+    /// `history`
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
     #[command(flatten)]

@@ -110,7 +110,7 @@ impl Unregister {
         let path = ["v1", "nodes", &node];
         match order.ask(Method::DELETE, &path, &parameters, NOTHING).await? {
             Answer::Good(None) => {
-                let done = format!("node {node} is not registered");
+                let done = format!("node {node} is {} registered", no_longer(missing_ok));
                 print(format, &Value::Null, |_| paint(Colour::Green, &done))?;
                 Ok(SUCCESS)
             }
@@ -118,6 +118,11 @@ impl Unregister {
             Answer::Problem(problem) => tell(Answer::Problem(problem), format),
         }
     }
+}
+
+/// What has become of what is registered no more; where it may never have been, that it is not.
+pub(super) fn no_longer(missing_ok: bool) -> &'static str {
+    if missing_ok { "not" } else { "no longer" }
 }
 
 /// The nodes of a file, as the API takes them.

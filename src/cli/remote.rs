@@ -15,11 +15,16 @@ use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::unanswered::{broken, may_change, no_answer};
 use super::DEFAULT_CONFIG;
 use crate::api::Token;
 use crate::api::access::tls::names;
 use crate::api::types::{Problem, ReloadReport};
 use crate::settings::{Api, Settings};
+
+mod unanswered;
+
+pub(super) use unanswered::{OF_A_CA, OTHERWISE};
 
 /// Where the running Mapsmith is.
 #[derive(Args)]
@@ -58,6 +63,8 @@ const DEFAULT_URL: &str = "http://127.0.0.1:7070";
 
 /// How long an answer may take beyond what was asked to be waited for.
 const BOUND: Duration = Duration::from_secs(15);
+/// How long the API may take to be reached: before that nothing is sent.
+const REACHED: Duration = Duration::from_secs(10);
 /// How long a stream may be silent: it says something every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(45);
 
@@ -83,17 +90,6 @@ impl<T> Answer<T> {
     pub(super) fn good(self) -> anyhow::Result<T> {
         match self {
             Self::Good(answer) => Ok(answer),
-            // Of a certificate that was shown the API says what is to be done.
-            Self::Problem(problem)
-                if problem.status == StatusCode::UNAUTHORIZED
-                    && !problem.detail.contains("certificate") =>
-            {
-                Err(anyhow!(
-                    "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
-                    settings with its api.token_file by -c ({})",
-                    status_in_words(&problem)
-                ))
-            }
             Self::Problem(problem) => {
                 Err(anyhow!("{} ({})", problem.detail, status_in_words(&problem)))
             }
@@ -221,7 +217,7 @@ impl Connection {
         wait: Duration,
         if_match: Option<String>,
     ) -> anyhow::Result<Answer<T>> {
-        let client = self.client(|client| client.timeout(wait + BOUND))?;
+        let client = self.client(|client| client.connect_timeout(REACHED).timeout(wait + BOUND))?;
         let url = self.url_of(segments, query)?;
         let request = |condition: Option<(HeaderName, String)>| {
             let mut request = client.request(method.clone(), url.clone());
@@ -242,10 +238,11 @@ impl Connection {
             response = self.send(request(Some(seen))).await?;
         }
         let status = response.status();
-        let body = response
-            .bytes()
-            .await
-            .context("the connection closed before the answer was complete")?;
+        let (url, body) = (response.url().clone(), response.bytes().await);
+        let body = body.map_err(|error| {
+            let why = broken(self.url(), error.is_timeout(), may_change(&method, &url));
+            anyhow::Error::from(error).context(why)
+        })?;
         if status.is_success() {
             // An answer without a body says that all is done.
             let body = if body.is_empty() { &b"null"[..] } else { &body[..] };
@@ -258,13 +255,32 @@ impl Connection {
             })?));
         }
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Ok(Answer::Problem(Box::new(problem))),
+            Ok(problem) => Ok(Answer::Problem(Box::new(self.of_token(problem)))),
             Err(_) => bail!(
                 "{} answered {status}, which is not an answer of Mapsmith's{}",
                 self.url(),
                 if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
             ),
         }
+    }
+
+    /// The problem, with what is to be done about the token where that is what it is about. Of a
+    /// certificate that was shown the API says so itself.
+    fn of_token(&self, mut problem: Problem) -> Problem {
+        if problem.status == StatusCode::UNAUTHORIZED && !problem.detail.contains("certificate") {
+            let detail = match self.token.as_deref() {
+                None | Some("") => {
+                    "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
+                        settings with its api.token_file by -c"
+                }
+                Some(_) => {
+                    "the token that was given is not one of this API, or is over: give one that is \
+                        good by MAPSMITH_TOKEN or --token"
+                }
+            };
+            detail.clone_into(&mut problem.detail);
+        }
+        problem
     }
 
     /// The condition that a resource is as it is now; none where it has no entity tag.
@@ -330,57 +346,18 @@ impl Connection {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        request.send().await.map_err(|error| {
+        let (client, request) = request.build_split();
+        let request = request?;
+        let changes = may_change(request.method(), request.url());
+        client.execute(request).await.map_err(|error| {
+            let sent =
+                (!error.is_connect()).then(|| broken(self.url(), error.is_timeout(), changes));
             let error = anyhow::Error::from(error);
-            let why = no_answer(self.url(), &error.root_cause().to_string(), &self.lacking);
+            let cause = error.root_cause().to_string();
+            let why = no_answer(self.url(), &cause, &self.lacking, sent);
             error.context(why)
         })
     }
-}
-
-/// A certificate that the TLS library takes for nobody's but a CA's.
-pub(super) const OF_A_CA: &str = "the certificate is a CA's own (CA:TRUE), as plain `openssl req \
-    -x509` makes it";
-/// What to do about it.
-pub(super) const OTHERWISE: &str = "have a CA issue one, or make it with `-addext \
-    basicConstraints=critical,CA:FALSE`";
-
-/// How the TLS library's words for a failed handshake begin.
-const OF_TLS: [&str; 5] = [
-    "received corrupt message",
-    "received fatal alert",
-    "received unexpected",
-    "peer is incompatible",
-    "peer misbehaved",
-];
-
-/// Why there is no answer, in words for a person, by the innermost error's.
-fn no_answer(url: &str, cause: &str, lacking: &[String]) -> String {
-    let lacking = match lacking.join("; ") {
-        lacking if lacking.is_empty() => lacking,
-        lacking => format!(
-            "; {lacking}, so the API may not be known by its certificate: give --url with its \
-                name, and --ca"
-        ),
-    };
-    if cause.contains("CaUsedAsEndEntity") {
-        return format!(
-            "{url} answers, and {OF_A_CA}, so nobody is known by it, with --ca either: {OTHERWISE}"
-        );
-    }
-    if cause.starts_with("invalid peer certificate") {
-        return format!(
-            "{url} answers with a certificate that is not trusted; give the CA that it is of with \
-                --ca or MAPSMITH_CA, and a --url with a name that it has{lacking}"
-        );
-    }
-    if OF_TLS.iter().any(|beginning| cause.starts_with(beginning)) {
-        return format!("something answers at {url}, and the TLS handshake with it fails{lacking}");
-    }
-    format!(
-        "no Mapsmith answers at {url} (is `mapsmith run` running? name its settings with -c, or \
-            its API with --url or MAPSMITH_URL{lacking})"
-    )
 }
 
 /// The first certificate of a file.
@@ -423,25 +400,53 @@ pub(super) const NOTHING: Option<&()> = None;
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn who_answers_without_being_trusted_is_not_said_to_be_away() {
-        let url = "https://localhost:7070";
-        let of = |cause: &str| no_answer(url, cause, &["cert /a: denied".to_owned()]);
-        for (cause, parts) in [
-            (
-                "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
-                ["CA's own (CA:TRUE)", "basicConstraints=critical,CA:FALSE"],
-            ),
-            ("invalid peer certificate: UnknownIssuer", ["not trusted", "cert /a: denied"]),
-            ("received corrupt message of type InvalidContentType", ["handshake", url]),
+    #[tokio::test]
+    async fn an_order_whose_connection_breaks_is_not_said_to_have_come_to_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = format!("http://{}", listener.local_addr().unwrap());
+        let broken = tokio::spawn(async move {
+            // Half an answer, or none.
+            for answer in ["", "", "", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nnull"] {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                assert!(connection.read(&mut request).await.unwrap() > 0);
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let at = Connection {
+            url: Some(here),
+            token: None,
+            ca: None,
+            cert: None,
+            key: None,
+            named: None,
+            trusted: Vec::new(),
+            lacking: Vec::new(),
+        };
+        let tell = async |method: Method, query: Option<(&'static str, &'static str)>| {
+            let path = ["v1", "overrides", "a"];
+            let asked = at.ask::<()>(method, &path, query, NOTHING, Duration::ZERO).await;
+            format!("{:#}", asked.err().expect("a failure"))
+        };
+        let carried_out = "it may have been carried out; look at `mapsmith status`";
+        for (method, query, changes) in [
+            (Method::DELETE, None, true),
+            (Method::DELETE, Some(("dry_run", "true")), false),
+            (Method::GET, None, false),
+            (Method::DELETE, None, true),
         ] {
-            let told = of(cause);
-            assert!(parts.iter().all(|part| told.contains(part)), "{cause}: {told}");
-            assert!(!told.contains("no Mapsmith answers"), "{cause}: {told}");
+            let told = tell(method.clone(), query).await;
+            assert!(told.contains("broke before the answer was there"), "{method}: {told}");
+            assert_eq!(told.contains(carried_out), changes, "{method}, {query:?}: {told}");
+            assert!(!told.contains("no Mapsmith answers"), "{method}: {told}");
         }
-        let told = of("Connection refused (os error 111)");
-        assert!(told.contains("no Mapsmith answers") && told.contains("cert /a"), "{told}");
+        broken.await.unwrap();
+        let told = tell(Method::DELETE, None).await;
+        assert!(told.contains("no Mapsmith answers") && !told.contains("carried out"), "{told}");
     }
 }

@@ -135,7 +135,7 @@ async fn roll_back(
         }
     };
     let duration = Some((!terms.no_end).then_some(terms.length));
-    let canary = terms.canary.request()?;
+    let canary = terms.canary.request();
     let request = RollbackRequest { reason, duration, replace: terms.replace, canary };
     let waits = (!wait.is_zero()).then(|| query_of(wait));
     let waits = waits.as_deref().map(|wait| ("wait", wait));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 use mapsmith_core::desired::rollout::{State, Then};
 use reqwest::Method;
@@ -23,17 +24,17 @@ const LISTED: usize = 5;
 #[derive(Args)]
 pub(super) struct Canary {
     /// Have these instances get it first: the others and the map file keep what is in force
-    #[arg(long, value_name = "INSTANCE", value_delimiter = ',', conflicts_with = "share")]
+    #[arg(long, value_name = "INSTANCE", value_delimiter = ',', group = "first")]
     canary: Option<Vec<String>>,
     /// The same with so many of all instances, like 10%
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", group = "first")]
     share: Option<String>,
     /// How long it stays there before it goes everywhere, a day at most; 5m without it
-    #[arg(long, value_name = "DURATION", value_parser = length)]
+    #[arg(long, value_name = "DURATION", value_parser = length, requires = "first")]
     bake: Option<String>,
     /// What happens then: it goes everywhere by itself, unless an instance fell behind, or it waits
     /// for `rollout promote`
-    #[arg(long, value_name = "WHAT", value_parser = then)]
+    #[arg(long, value_name = "WHAT", value_parser = then, requires = "first")]
     then: Option<Then>,
 }
 
@@ -47,18 +48,11 @@ fn then(text: &str) -> Result<Then, String> {
 
 impl Canary {
     /// None where it goes everywhere at once.
-    pub(super) fn request(self) -> anyhow::Result<Option<CanaryRequest>> {
+    pub(super) fn request(self) -> Option<CanaryRequest> {
         let Self { canary, share, bake, then } = self;
-        if canary.is_none() && share.is_none() {
-            anyhow::ensure!(
-                bake.is_none() && then.is_none(),
-                "--bake and --then are for a canary: name its instances with --canary, or a \
-                    --share of them"
-            );
-            return Ok(None);
-        }
+        let is_one = canary.is_some() || share.is_some();
         let then = then.unwrap_or_default();
-        Ok(Some(CanaryRequest { instances: canary, share, bake, then }))
+        is_one.then_some(CanaryRequest { instances: canary, share, bake, then })
     }
 }
 
@@ -127,13 +121,7 @@ async fn decide(
 ) -> anyhow::Result<u8> {
     let Order { wait, reason, connection } = order;
     let rollouts: RolloutsReport = connection.get(&["v1", "rollouts"]).await?;
-    let is_meant = |it: &&RolloutReport| match &terms.id {
-        Some(id) => it.rollout.id == *id,
-        None => it.rollout.is_open(),
-    };
-    let Some(meant) = rollouts.items.iter().find(is_meant) else {
-        anyhow::bail!("there is no rollout to {verb}: see `mapsmith rollout`");
-    };
+    let meant = meant(verb, terms.id.as_deref(), &rollouts)?;
     let (id, version) = (&meant.rollout.id, meant.rollout.version);
     let waits = (!wait.is_zero()).then(|| query_of(wait));
     let waits = waits.as_deref().map(|wait| ("wait", wait));
@@ -152,6 +140,30 @@ async fn decide(
     };
     print(format, &report, changed)?;
     Ok(report.report.map_or(SUCCESS, |report| exit_code(report.outcome)))
+}
+
+/// The rollout that an order is about: one that is over is told by the API as that, unless another
+/// one is on its way.
+fn meant<'a>(
+    verb: &str,
+    id: Option<&str>,
+    rollouts: &'a RolloutsReport,
+) -> anyhow::Result<&'a RolloutReport> {
+    let current = rollouts.items.iter().find(|it| it.rollout.is_open());
+    let Some(id) = id else {
+        let none = || anyhow!("there is no rollout to {verb}: see `mapsmith rollout`");
+        return current.ok_or_else(none);
+    };
+    match current {
+        Some(current) if current.rollout.id != id => {
+            let current = &current.rollout.id;
+            bail!("{current} is the current one, and not {id}: see `mapsmith rollout`")
+        }
+        _ => {
+            let named = rollouts.items.iter().find(|it| it.rollout.id == id);
+            named.ok_or_else(|| anyhow!("there is no rollout {id}: see `mapsmith rollout`"))
+        }
+    }
 }
 
 fn changed(report: &RolloutChangeReport) -> String {

@@ -221,7 +221,9 @@ impl HttpError {
                 | api::Error::NotInForce { .. }
                 | api::Error::ObjectChanged { .. },
             ) => Kind::CHANGED,
-            Self::Api(api::Error::Hold(HoldError::OnHold(_))) => Kind::ON_HOLD,
+            Self::Api(api::Error::Hold(HoldError::OnHold(_) | HoldError::InPlace(_))) => {
+                Kind::ON_HOLD
+            }
             Self::Api(api::Error::ReadOnly(_)) => Kind::READ_ONLY,
             Self::Api(
                 api::Error::NotApproved(_)
@@ -282,7 +284,7 @@ impl IntoResponse for HttpError {
             ) => problem.oldest = oldest,
             Self::Api(api::Error::NothingBefore(number)) => problem.oldest = Some(number),
             Self::Api(api::Error::EventsGone { oldest, .. }) => problem.oldest = Some(oldest),
-            Self::Api(api::Error::Hold(HoldError::OnHold(_))) => {
+            Self::Api(api::Error::Hold(HoldError::OnHold(_) | HoldError::InPlace(_))) => {
                 problem.resume = Some("/v1/hold".to_owned());
             }
             Self::Api(api::Error::NotInForce { since, .. }) => {

@@ -14,6 +14,7 @@ use crate::overrides::ServerOverride;
 use crate::revision::{ChangeCounts, HeldChange};
 use crate::server::Server;
 use crate::server::list::RejectedServer;
+use crate::server::shown::without_secrets;
 use crate::snapshot::Rejections;
 use crate::tls_file::InstanceTlsFile;
 
@@ -305,7 +306,8 @@ pub struct BackendStatus {
     pub from: String,
     /// The servers it should have, by name; none before its list was known and accepted, and until
     /// then it is not touched. While something is waited for, those that were in force before
-    /// Mapsmith's start, where a store has them.
+    /// Mapsmith's start, where a store has them. Their options are shown without credentials.
+    #[serde(serialize_with = "without_secrets")]
     pub servers: Option<Vec<Server>>,
     /// What has not spoken since Mapsmith's start, if its list is not known for that.
     pub waiting_for: Option<String>,

@@ -14,6 +14,7 @@ use haproxy_runtime::{
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::plan::servers::{ServerHistory, ServerPlan, ServerStep, plan_servers};
+use mapsmith_core::server::shown::shown_words;
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use mapsmith_core::{Desired, DesiredServers, ObservedServers};
 use metrics::counter;
@@ -415,11 +416,12 @@ impl ServerPhase {
 
 /// One line and one count for each refusal.
 fn note_refusal(instance: &str, step: &ServerStep, refusal: &Refusal) {
+    let said = shown_words(refusal.to_string());
     counter!(SERVER_REFUSALS, "haproxy" => instance.to_owned()).increment(1);
     if *refusal == Refusal::ConnectionsLeft {
         // Comes again at each pass until the last one is closed; the status shows it.
-        tracing::debug!(instance, "{step}: {refusal}");
+        tracing::debug!(instance, "{step}: {said}");
     } else {
-        tracing::warn!(instance, "{step}: {refusal}");
+        tracing::warn!(instance, "{step}: {said}");
     }
 }

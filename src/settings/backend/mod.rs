@@ -9,6 +9,7 @@ use mapsmith_core::desired::servers::names_its_master;
 use mapsmith_core::server::list::{
     RawServer, Repeats, ServerList, ServerListBuilder, parse_address,
 };
+use mapsmith_core::server::shown::shown_words;
 use mapsmith_core::server::{MOST_SERVERS, Manage, ServerOptions, is_valid_name};
 use serde::Deserialize;
 
@@ -351,7 +352,7 @@ impl Backend {
             problem(format!("masters: {error}"));
         }
         if let Err(error) = ServerOptions::parse(&self.options) {
-            problem(format!("options: {error}"));
+            problem(format!("options: {}", shown_words(error.to_string())));
         }
         if self.masters.is_none() && self.options.iter().any(|option| names_its_master(option)) {
             problem("options: {producer} and {master} need `masters`".to_owned());

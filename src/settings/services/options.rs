@@ -10,6 +10,7 @@ use mapsmith_core::config::values::{HeaderName, Method, Text};
 use mapsmith_core::config::{HttpReuse, HttpVersion, Native};
 use mapsmith_core::render::words::words;
 use mapsmith_core::server::ServerOptions;
+use mapsmith_core::server::shown::shown_words;
 
 use super::Services;
 use super::keywords::{Place, files, place};
@@ -97,13 +98,13 @@ pub(super) fn server_options(texts: &[String], settings: &Services) -> Result<Ve
             None => {
                 let first = vec![rest[0].to_owned()];
                 return match ServerOptions::parse(&first) {
-                    Err(error) => Err(error.to_string()),
-                    Ok(_) => Err(format!("{:?} can't be read", rest[0])),
+                    Err(error) => Err(shown_words(error.to_string())),
+                    Ok(_) => Err(shown_words(format!("{:?} can't be read", rest[0]))),
                 };
             }
         }
     }
-    ServerOptions::parse(&options).map_err(|error| error.to_string())?;
+    ServerOptions::parse(&options).map_err(|error| shown_words(error.to_string()))?;
     Ok(options)
 }
 

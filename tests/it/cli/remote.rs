@@ -366,7 +366,8 @@ fn who_names_the_settings_needs_neither_address_nor_token() {
         "{refused}"
     );
     let wrong = complaint(&config.cli(&["status", "--token", "other"]), 1);
-    assert!(wrong.contains("the API asks for its token"), "{wrong}");
+    assert!(wrong.contains("the token that was given is not one of this API"), "{wrong}");
+    assert!(!wrong.contains("asks for its token") && wrong.contains("401"), "{wrong}");
     fs::remove_file(config.directory().join("token")).unwrap();
     let unreadable = complaint(&config.cli(&["status"]), 1);
     assert!(

@@ -52,6 +52,11 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() {
         (&["plan", "--everything"], "--everything"),
         (&["status", "--output", "yaml"], "possible values: text, json"),
         (&["reload", "--wait", "soon"], "write a duration like 30s or 2m"),
+        (&["rollback", "90", "--bake", "5m"], "--canary <INSTANCE>|--share <PERCENT>"),
+        (&["approve", "a1", "--then", "wait"], "--canary <INSTANCE>|--share <PERCENT>"),
+        (&["rollback", "90", "--canary", "a", "--share", "9%"], "cannot be used with"),
+        (&["events", "--limit", "0"], "write a number, 1 or more"),
+        (&["nodes", "--limit", "0"], "write a number, 1 or more"),
         (&[], "Usage: mapsmith"),
     ] {
         let complaint = complaint(&cli(arguments, None), 2);
@@ -171,6 +176,11 @@ fn every_verb_has_help_of_its_own() {
     for verb in VERBS {
         let help = text(&cli(&[verb, "--help"], None), 0);
         assert!(help.contains(&format!("Usage: mapsmith {verb}")), "{help}");
+    }
+    // What is declared is in neither `explain` nor `history`.
+    for verb in ["apply", "delete"] {
+        let help = text(&cli(&["config", verb, "--help"], None), 0);
+        assert!(help.contains("the audit has it, and so have `events`"), "{help}");
     }
     let help = text(&cli(&["--help"], None), 0);
     assert!(VERBS.iter().all(|verb| help.contains(&format!("  {verb} "))), "{help}");

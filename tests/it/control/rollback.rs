@@ -113,7 +113,13 @@ fn a_rollback_brings_back_what_was_said_under_todays_pins_and_holds_the_sources_
         (&kept["kind"], &kept["of"], &kept["reason"]),
         (&json!("rollback"), &json!(1), &json!("site 7"))
     );
-    value(&scene.roll_back(2, 4, "", &json!({})), 409);
+    let refused = value(&scene.roll_back(2, 4, "", &json!({})), 409);
+    assert_eq!(
+        (&refused["type"], &refused["resume"]),
+        (&json!("/v1/problems/on-hold"), &json!("/v1/hold"))
+    );
+    let said = complaints(&scene.mapsmith.cli(&["rollback", "2"]));
+    assert!(said.contains("`mapsmith resume`") && said.contains("--replace"), "{said}");
 
     // Nothing of what the sources say is applied, also over a restart.
     reload(&scene.mapsmith);

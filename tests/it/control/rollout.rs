@@ -9,8 +9,8 @@ use crate::support::http::Response;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, in_sync, instance_settings, map_file, memory, metric, newest,
-    nodes, oldest_and_newest, printed, reload, source_settings,
+    BOUND, ON_REQUEST, borrowed, complaints, in_sync, instance_settings, map_file, memory, metric,
+    newest, nodes, oldest_and_newest, printed, reload, source_settings,
 };
 
 const PIN: &str = "{\"master\": \"m2\"}";
@@ -130,6 +130,10 @@ fn a_canary_is_in_its_instance_alone_over_restarts_until_it_is_aborted() {
     let (_, plan) = printed(&edges.mapsmith.configuration().cli(&["plan"]));
     assert!(plan.contains("r3 is tried in edge1 first, and what the sources say waits"), "{plan}");
     assert_eq!(edges.get("/v1/hold")["hold"], Value::Null);
+    for verb in ["promote", "abort"] {
+        let other = complaints(&edges.mapsmith.cli(&["rollout", verb, "--id", "r1"]));
+        assert!(other.contains("r3 is the current one, and not r1"), "{other}");
+    }
     let again = edges.ask("/v1/revisions/1/rollback", 2, &json!({"replace": true}));
     assert!(value(&again, 409)["detail"].to_string().contains("promote or abort it first"));
 

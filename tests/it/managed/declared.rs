@@ -393,6 +393,8 @@ fn an_operator_declares_by_files() {
     let (code, said) = cli(&["config", "apply", path, "--owner", "deploy", "--reason", "a test"]);
     assert_eq!(code, 0, "{said}");
     scene.managed.wait_for_word("by file");
+    let said = cli(&["events", "--topics", "config"]).1;
+    assert!(said.contains("(a test)"), "the reason is among the events: {said}");
     let (code, said) = cli(&["config", "show"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("frontends/web") && said.contains("deploy"), "{said}");
@@ -414,6 +416,13 @@ fn an_operator_declares_by_files() {
     assert_eq!(code, 1, "{said}");
     let (code, said) = cli(&["config", "delete", "frontend", "web", "--missing-ok"]);
     assert_eq!(code, 0, "{said}");
+    assert_eq!(said, "there is no frontends/web\n");
+    let nope = ["config", "delete", "backend", "nope", "--missing-ok", "--dry-run"];
+    let (code, said) = cli(&nope);
+    assert_eq!((code, said.as_str()), (0, "there is no backends/nope\n"));
+    let (_, said) = cli(&[&nope[..], &["--output", "json"]].concat());
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said, json!({"deleted": null, "missing": "backends/nope"}));
     assert!(scene.names().is_empty());
     fs::write(&file, &text).unwrap();
     assert_eq!(cli(&["config", "apply", path]).0, 0);

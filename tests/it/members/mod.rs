@@ -176,6 +176,7 @@ fn the_command_line_registers_shows_and_ends_members_and_refuses_what_can_be_non
     assert!(text.contains("2 members") && text.contains("in force"), "{text}");
     let (code, text, errors) = member("unregister", &[]);
     assert_eq!(code, 0, "{text}{errors}");
+    assert!(text.contains(" is no longer registered"), "{text}");
     let (code, _, errors) = member("unregister", &[]);
     assert_eq!(code, 1, "{errors}");
     assert!(errors.contains("there is no member web/1/"), "{errors}");

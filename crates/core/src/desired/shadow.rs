@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::plan::Diff;
 use crate::server::list::RejectedServer;
+use crate::server::shown::shown_options;
 use crate::status::SourceStatus;
 use crate::{EntryMap, Server};
 
@@ -156,7 +157,7 @@ impl Differences {
         let words = |server: &Server| {
             let weight = server.weight.map(|weight| format!("weight {weight}"));
             let backup = server.backup.then(|| "backup".to_owned());
-            let options = server.options.words();
+            let options = shown_options(&server.options.words());
             weight.into_iter().chain(backup).chain(options).collect::<Vec<_>>().join(" ")
         };
         let (kind, old, new) = (DifferenceKind::Options, words(now), words(shadow));
@@ -268,6 +269,12 @@ mod tests {
         ];
         assert_eq!(lines(&differences), expected);
         assert!(Differences::of_servers(&now, &now).is_empty());
+        let mut secret = now.clone();
+        for server in secret.values_mut().take(1) {
+            server.options.other = vec!["agent-send password=geheim".to_owned()];
+        }
+        let expected = ["options a: weight 1, shadow: weight 1 agent-send password=***"];
+        assert_eq!(lines(&Differences::of_servers(&now, &secret)), expected);
     }
 
     #[test]

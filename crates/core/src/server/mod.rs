@@ -4,6 +4,7 @@
 //! here may become one.
 
 pub mod list;
+pub mod shown;
 
 use core::time::Duration;
 use std::borrow::Cow;

@@ -15,12 +15,14 @@ use crate::support::scene::{complaints, newest, printed};
 /// `admin:geheim`.
 const CREDENTIAL: &str = "YWRtaW46Z2VoZWlt";
 
-/// With an owner of its own, and a credential.
+/// With an owner of its own, and a credential; the server's agent gets it, too.
 fn with_credential(scene: &Scene) -> Value {
     let mut app = scene.app();
     app["owner"] = json!("deploy");
     app["natives"] =
         json!([format!("http-request set-header Authorization \"Basic {CREDENTIAL}\"")]);
+    let sent = format!("agent-send password={CREDENTIAL}");
+    app["servers"][0]["options"] = json!(["agent-check", "agent-port 9", sent]);
     app
 }
 
@@ -127,6 +129,11 @@ fn credentials_are_for_admins_alone_and_stand_for_themselves() {
     };
     for path in ["frontends", "frontends/web/rules", "haproxy/config", "audit", "activity"] {
         viewed(&format!("/v1/{path}"));
+    }
+    // The status is the same for all, and so nobody's who shall not see it.
+    for status in [viewed("/v1/status"), scene.get("/v1/status").to_string()] {
+        assert!(status.contains(r#""agent-send password=***""#), "{status}");
+        assert!(!status.contains(CREDENTIAL), "{status}");
     }
     // Neither's answer is ever taken for the other's, and both name the same state.
     for path in ["config", "frontends/web", "frontends/web/rules", "backends/app"] {

@@ -126,6 +126,11 @@ pub enum HoldError {
             `DELETE /v1/hold`)"
     )]
     OnHold(u64),
+    #[error(
+        "the rollback to revision {0} holds the sources back; resume first (`mapsmith resume`, \
+            `DELETE /v1/hold`), or roll back in its place (`--replace`, `\"replace\": true`)"
+    )]
+    InPlace(u64),
     #[error("there is no hold: the sources are followed")]
     NoHold,
     #[error("no held change {0} is rejected, so there is nothing to take back")]
@@ -176,7 +181,7 @@ impl HoldState {
     ) -> Result<Self, HoldError> {
         let Rollback { of, until, note, replace } = rollback;
         match &self.hold {
-            Some(hold) if !replace => return Err(HoldError::OnHold(hold.of)),
+            Some(hold) if !replace => return Err(HoldError::InPlace(hold.of)),
             _ => {}
         }
         let rejected = Rejected { answer, at: now, note: note.clone(), change: None };

@@ -133,7 +133,7 @@ fn what_was_aborted_is_held_while_the_sources_say_it_whatever_the_guard_says() {
 fn one_rollback_takes_the_place_of_another_only_where_that_is_said() {
     let state = holding(None);
     let again = state.rolled_back(rollback(None), "bad".into(), at(1));
-    assert_eq!(again, Err(HoldError::OnHold(7)));
+    assert_eq!(again, Err(HoldError::InPlace(7)));
     let instead = Rollback { of: 5, replace: true, ..rollback(None) };
     let state = state.rolled_back(instead, "bad".into(), at(1)).unwrap();
     assert!(state.is_pending());

@@ -22,6 +22,7 @@ pub use step::ServerStep;
 use self::memory::is_out;
 use self::replay::limit;
 use self::slots::Slots;
+use crate::server::shown::shown_options;
 use crate::server::{
     AdminState, DesiredBackend, DesiredServers, Manage, ObservedBackend, ObservedServer,
     ObservedServers, Server, ServerAddress,
@@ -293,7 +294,8 @@ impl Backend<'_> {
         }
         self.report_fixed(wanted, home, seen);
         if home == wanted.name && self.memory.has_other_options(self.name, wanted) {
-            self.report(home, Cause::Options { wanted: wanted.options.other.join(" ") });
+            let wanted = shown_options(&wanted.options.other).join(" ");
+            self.report(home, Cause::Options { wanted });
         }
         if let Some(state) = self.wanted.ordered_state(&wanted.name) {
             return self.bring_to(state, home, seen);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use haproxy_runtime::{HaproxyVersion, Refusal};
 
 use super::ADDS_BACKENDS;
+use crate::server::shown::shown_words;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removing {
@@ -97,7 +98,7 @@ pub enum Cause {
         wanted: u32,
     },
     Check,
-    /// Those of [`ServerOptions::other`](crate::server::ServerOptions).
+    /// Those of [`ServerOptions::other`](crate::server::ServerOptions), as people see them.
     Options {
         wanted: String,
     },
@@ -119,9 +120,11 @@ impl Cause {
             Refusal::StaticAlgorithm => {
                 Self::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) }
             }
-            Refusal::OptionNotTaken(text) => Self::OptionNotTaken { text: text.clone() },
+            Refusal::OptionNotTaken(text) => {
+                Self::OptionNotTaken { text: shown_words(text.clone()) }
+            }
             Refusal::Referenced => Self::Referenced,
-            other => Self::Refused { text: other.to_string() },
+            other => Self::Refused { text: shown_words(other.to_string()) },
         }
     }
 }

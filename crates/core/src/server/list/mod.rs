@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::shown::shown_words;
 use super::{MAX_WEIGHT, ServerAddress, ServerOptions, is_valid_name};
 use crate::names::Invalid;
 use crate::snapshot::{Content, NAMED_REJECTIONS, Rejections, sanitize};
@@ -269,7 +270,8 @@ fn check(raw: RawServer) -> Result<ListedServer, (Invalid, String)> {
     };
     let weight = raw.weight.map(within).transpose()?;
     let options = raw.options.as_deref().map(ServerOptions::parse).transpose();
-    let options = options.map_err(|error| (Invalid::ServerOption, error.to_string()))?;
+    let options =
+        options.map_err(|error| (Invalid::ServerOption, shown_words(error.to_string())))?;
     Ok(ListedServer { name, host, port, weight, backup: raw.backup, options })
 }
 

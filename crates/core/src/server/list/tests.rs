@@ -106,6 +106,10 @@ fn rows_that_are_none_are_left_out_by_place_and_the_rest_goes_on() {
             ..raw(Some("f"), "10.0.0.4:1")
         },
         RawServer {
+            options: Some(vec!["agent-send password=geheim twice".to_owned()]),
+            ..raw(Some("h"), "10.0.0.6:1")
+        },
+        RawServer {
             weight: Some(0),
             options: Some(vec!["maxconn 5".to_owned()]),
             ..raw(Some("g"), "10.0.0.5:1")
@@ -114,12 +118,16 @@ fn rows_that_are_none_are_left_out_by_place_and_the_rest_goes_on() {
     let (servers, rejected, rejections) = listed(&rows, Repeats::First);
     assert_eq!(servers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "g"]);
     let places: Vec<_> = rejected.iter().map(|(place, _)| place.as_str()).collect();
-    assert_eq!(places, ["row 1", "row 2", "row 3", "row 4"]);
+    assert_eq!(places, ["row 1", "row 2", "row 3", "row 4", "row 5"]);
     assert!(rejected[3].1.contains("resolvers"), "{rejected:?}");
-    for reason in
-        [Invalid::ServerName, Invalid::ServerAddress, Invalid::ServerWeight, Invalid::ServerOption]
-    {
-        assert_eq!(rejections.counts[&reason], 1, "{reason}");
+    assert!(rejected[4].1.contains("agent-send password=*** twice"), "{rejected:?}");
+    for (reason, count) in [
+        (Invalid::ServerName, 1),
+        (Invalid::ServerAddress, 1),
+        (Invalid::ServerWeight, 1),
+        (Invalid::ServerOption, 2),
+    ] {
+        assert_eq!(rejections.counts[&reason], count, "{reason}");
     }
 }
 

@@ -131,6 +131,9 @@ fn an_option_that_haproxy_does_not_show_is_named_once_it_changes() {
     assert_eq!(named(&mut scene, &with("send-proxy")), []);
     let wanted = "ssl".to_owned();
     assert_eq!(named(&mut scene, &with("ssl")), [Cause::Options { wanted }]);
+    let wanted = "agent-send password=***".to_owned();
+    let secret = with("agent-send password=geheim");
+    assert_eq!(named(&mut scene, &secret), [Cause::Options { wanted }]);
 }
 
 #[test]
