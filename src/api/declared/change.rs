@@ -13,7 +13,7 @@ use mapsmith_core::status::milliseconds;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout};
 
-use super::judge::{MayWait, judge, pending, set_aside, takes_nothing_over};
+use super::judge::{MayWait, judge, pending, reasons, set_aside, takes_nothing_over};
 use super::members::ordered_versions;
 use super::words::{self, Waiting, in_words};
 use super::{ConfigAnswer, ConfigOrder, ConfigRequest, Secrets};
@@ -84,6 +84,7 @@ impl Api {
             self.check_switch(switch)?;
         }
         let may_wait = MayWait::of(&request, order.force);
+        let asked = request.keys();
         let (edits, created) = self.edits(request, &order, &before)?;
         let edits = edits.before_idle(self.set_aside_frontends());
         if !order.force {
@@ -128,6 +129,13 @@ impl Api {
                 report.outcome = Some(ReloadOutcome::Behind);
                 report.message = format!("{what}; it is stored, and {why}");
             }
+        }
+        // Nothing of the change may be wrong with it, and yet HAProxy does not have it.
+        let idle = checked.set_aside.iter().filter(|(key, _)| asked.contains(key));
+        if let Some(words) = words::set_aside(idle) {
+            report.message = format!("{}; {words}", report.message);
+            let is_in_sync = report.outcome == Some(ReloadOutcome::InSync);
+            report.outcome = if is_in_sync { Some(ReloadOutcome::Behind) } else { report.outcome };
         }
         report.milliseconds = milliseconds(start.elapsed());
         Ok(ConfigAnswer { report, created })
@@ -340,13 +348,13 @@ impl Api {
         warnings.extend(left);
         let checked = check(&self.declared.link, &old, &new, &changed, servers.as_deref()).await;
         let pending = pending(file.declared()).map(|(key, names)| (key.clone(), names.clone()));
-        let pending = pending.collect();
+        let (pending, set_aside) = (pending.collect(), reasons(file.declared()).collect());
         match checked {
             Ok(mut checked) => {
                 let more = warnings.into_iter().filter(|it| !checked.warnings.contains(it));
                 let more: Vec<_> = more.collect();
                 checked.warnings.extend(more);
-                Ok(CheckedObjects { checked, pending })
+                Ok(CheckedObjects { checked, pending, set_aside })
             }
             Err(error) => Err(not_accepted(error)),
         }
@@ -398,10 +406,11 @@ impl Api {
     }
 }
 
-/// What is accepted, and which frontends wait.
+/// What is accepted, which frontends wait, and what is set aside, with the reason.
 struct CheckedObjects {
     checked: Checked,
     pending: Vec<(ObjectKey, Vec<String>)>,
+    set_aside: Vec<(ObjectKey, String)>,
 }
 
 /// A backend without a server, for a frontend of this mode.

@@ -35,6 +35,14 @@ pub(super) fn pending(declared: &Declared) -> impl Iterator<Item = (&ObjectKey, 
     })
 }
 
+/// What is set aside, with the reason.
+pub(super) fn reasons(declared: &Declared) -> impl Iterator<Item = (ObjectKey, String)> {
+    declared.standings.iter().filter_map(|(key, standing)| match standing {
+        Standing::SetAside { reason } => Some((key.clone(), reason.clone())),
+        _ => None,
+    })
+}
+
 /// Which of the frontends that listen may come to wait for a backend, and listen no more.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum MayWait {

@@ -111,6 +111,20 @@ pub enum ConfigRequest {
     },
 }
 
+impl ConfigRequest {
+    /// What is to be there afterwards, also where it is so already.
+    fn keys(&self) -> BTreeSet<ObjectKey> {
+        match self {
+            Self::Put { key, .. }
+            | Self::Merge { key, .. }
+            | Self::Said { key, .. }
+            | Self::Rules { frontend: key, .. } => BTreeSet::from([key.clone()]),
+            Self::Delete { .. } => BTreeSet::new(),
+            Self::Document { document, .. } => document.objects.keys().cloned().collect(),
+        }
+    }
+}
+
 /// An answer to a change.
 #[derive(Debug)]
 pub struct ConfigAnswer {
@@ -146,12 +160,8 @@ impl Api {
 
     /// What can't count, with the reason.
     pub(super) fn set_aside(&self) -> Vec<(String, String)> {
-        let standings = self.declared().standings.iter();
-        let reason = |(key, standing): (&ObjectKey, &Standing)| match standing {
-            Standing::SetAside { reason } => Some((key.to_string(), reason.clone())),
-            _ => None,
-        };
-        standings.filter_map(reason).collect()
+        let of_key = |(key, reason): (ObjectKey, String)| (key.to_string(), reason);
+        judge::reasons(self.declared()).map(of_key).collect()
     }
 
     /// The frontends that wait for backends, with these.

@@ -2,7 +2,7 @@
 
 use mapsmith_core::objects::{Action, Change, ObjectKey};
 
-/// How many frontends that wait are named.
+/// How many frontends that wait are named, and how much that is set aside.
 const NAMED: usize = 3;
 
 /// The frontends of one change that wait for backends, and how many others it changes.
@@ -29,6 +29,19 @@ pub(super) fn waiting(changes: &[Change], pending: &[(ObjectKey, Vec<String>)]) 
     }
     let words = (!named.is_empty()).then(|| named.join("; "));
     Waiting { words, others: changes.len() - waiting.len() }
+}
+
+/// Which of what was asked for is set aside, and why; none where nothing is.
+pub(super) fn set_aside<'a>(idle: impl Iterator<Item = &'a (ObjectKey, String)>) -> Option<String> {
+    let words = |(key, reason): &'a (ObjectKey, String)| {
+        format!("{key} is set aside, and HAProxy runs without it: {reason}")
+    };
+    let idle: Vec<_> = idle.collect();
+    let mut named: Vec<_> = idle.iter().take(NAMED).copied().map(words).collect();
+    if idle.len() > NAMED {
+        named.push(format!("so are {} more", idle.len() - NAMED));
+    }
+    (!named.is_empty()).then(|| named.join("; "))
 }
 
 /// Nobody waits for HAProxy to have it.

@@ -36,6 +36,9 @@ impl MapDecider {
             Some(revision) if diff.is_empty() => {
                 self.confirm(&revision, &said).await;
                 self.take_registered(&said);
+                if said.passed && said.order.is_none() && !self.keeps_nodes_back() {
+                    self.inputs.take(round.sources, true);
+                }
                 self.note_accepted(&said, round.now);
                 // One copy of two equal maps is enough.
                 if Arc::ptr_eq(&map, &said.map) { Arc::clone(before) } else { said.map }
@@ -120,7 +123,7 @@ impl MapDecider {
             return vec![BY_ROLLBACK.to_owned()];
         }
         let mut causes = match said.is_new {
-            true => changed_sources(round.sources, &self.inputs_of_revision),
+            true => self.inputs.led_by(round.sources),
             false => Vec::new(),
         };
         if round.overrides != self.overrides {
@@ -145,10 +148,15 @@ impl MapDecider {
         self.take_registered(said);
         if said.order.is_some() {
             // What leads from here to the next one is what every source says then.
-            self.inputs_of_revision.clear();
+            self.inputs = RevisionInputs::default();
         } else if said.is_new {
-            self.inputs_of_revision = round.sources.iter().map(entries_of).collect();
+            self.inputs.take(round.sources, said.passed && !self.keeps_nodes_back());
         }
+    }
+
+    /// Whether nodes stay where they are, whatever the sources say of them.
+    fn keeps_nodes_back(&self) -> bool {
+        self.decision.flapping.count + self.decision.conflicts.count > 0
     }
 
     /// Whoever registered nodes until now led to what is in force, and to nothing that comes later.
@@ -211,6 +219,35 @@ impl MapDecider {
         let known = self.unsynced_on_disk.iter().chain(&self.decision.in_force);
         let known = known.map(|revision| revision.number).max().unwrap_or(0);
         known.max(self.rollouts.number()) + 1
+    }
+}
+
+/// The sources' maps as they were once, to tell which of them led to the next revision.
+#[derive(Debug, Default)]
+pub(super) struct RevisionInputs {
+    /// When the revision in force was made, or confirmed.
+    latest: Vec<Option<Arc<EntryMap>>>,
+    /// When the map last had all that they said: the guard may have held a part of it since, and
+    /// nodes may have been kept where they were.
+    whole: Vec<Option<Arc<EntryMap>>>,
+}
+
+impl RevisionInputs {
+    /// What the sources say now is what the map in force is made of, as a whole or in part.
+    fn take(&mut self, sources: &[SourceState], whole: bool) {
+        self.latest = sources.iter().map(entries_of).collect();
+        if whole {
+            self.whole.clone_from(&self.latest);
+        }
+    }
+
+    /// The sources that say something else than at the last revision. Where none does, those whose
+    /// answer had not come into force as a whole.
+    fn led_by(&self, sources: &[SourceState]) -> Vec<String> {
+        match changed_sources(sources, &self.latest) {
+            none if none.is_empty() => changed_sources(sources, &self.whole),
+            some => some,
+        }
     }
 }
 

@@ -188,6 +188,7 @@ impl MapDecider {
             tracing::warn!(of, until, by, "a rollback of the store holds the sources back");
         }
         self.window.recall(&state.window, self.clock.elapsed(), Timestamp::now());
+        self.gate.recall(state.held_since);
         self.hold = SourceHold { state, store, ..SourceHold::default() };
         self.go_on_with_rollouts(rollouts).await;
         let pending = self.hold.state.hold.as_ref().filter(|hold| hold.revision.is_none());
@@ -412,9 +413,15 @@ impl MapDecider {
     /// rejected: the rejection ends with the next other answer. Before the sources have answered
     /// nothing is known of that.
     fn note_window(&mut self, now: Duration, at: Timestamp) {
+        if self.hold.answer.is_none() || self.foreign.is_some() {
+            return;
+        }
+        let held_since = self.gate.held().map(|held| held.since);
+        self.hold.unsaved |= self.hold.state.held_since != held_since;
+        self.hold.state.held_since = held_since;
         let is_noted = !self.hold.state.window.is_empty();
-        let is_held = self.gate.held().is_some() || self.hold.state.rejected_change().is_some();
-        if is_held == is_noted || self.hold.answer.is_none() || self.foreign.is_some() {
+        let is_held = held_since.is_some() || self.hold.state.rejected_change().is_some();
+        if is_held == is_noted {
             return;
         }
         let window = if is_noted { Vec::new() } else { self.window.past(now, at) };

@@ -13,6 +13,7 @@ use mapsmith_core::{EntryMap, Revision};
 use metrics::counter;
 
 use super::MapDecider;
+use super::commit::RevisionInputs;
 use super::gone::moment;
 use crate::store::map_file::{Check, MapFileError, WriteError, WriterState, state_of};
 use crate::telemetry::{DRIFT_CORRECTED, MAP_FILE};
@@ -62,7 +63,7 @@ impl MapDecider {
         // Of what came before that map nothing is known.
         self.window = Window::new(self.limits.window);
         self.flapping.forget();
-        self.inputs_of_revision.clear();
+        self.inputs = RevisionInputs::default();
         if let Some(writer) = found.header.and_then(|header| header.writer) {
             match state_of(&writer) {
                 WriterState::Running => self.leave_to(writer),

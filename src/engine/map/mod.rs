@@ -57,6 +57,7 @@ mod rollout;
 mod screens;
 mod trial;
 
+use commit::RevisionInputs;
 use compose::Said;
 use file::MapFileAccess;
 use history::History;
@@ -184,9 +185,8 @@ pub struct MapDecider {
     gate: Gate<Arc<EntryMap>>,
     /// The change that came into force by an approval at the last decision.
     let_through: Option<String>,
-    /// The sources' maps as they were when the revision in force was made, to tell which of them
-    /// led to the next one.
-    inputs_of_revision: Vec<Option<Arc<EntryMap>>>,
+    /// What the sources said when the revision in force was made.
+    inputs: RevisionInputs,
     /// The number of the latest change of what is registered that it was made with.
     registered: u64,
     /// The overrides in the map in force.
@@ -305,7 +305,7 @@ impl MapDecider {
             approval: Note::default(),
             gate: Gate::default(),
             let_through: None,
-            inputs_of_revision: Vec::new(),
+            inputs: RevisionInputs::default(),
             registered: 0,
             overrides,
             composed: false,

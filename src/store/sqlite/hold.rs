@@ -76,7 +76,10 @@ pub(super) fn read(connection: &Connection) -> Result<HoldState, StoreErrorKind>
     const WINDOW: &str = "SELECT changes FROM guard_window";
     let window = connection.query_row(WINDOW, [], |row| row.get::<_, String>(0)).optional()?;
     let window = window.map(|changes| history::parsed(&changes)).transpose()?.unwrap_or_default();
-    Ok(HoldState { hold: hold.transpose()?, rejected, aborted, window })
+    const HELD: &str = "SELECT since FROM held_since";
+    let held = connection.query_row(HELD, [], |row| row.get::<_, String>(0)).optional()?;
+    let held_since = held.map(|since| history::parsed(&since)).transpose()?;
+    Ok(HoldState { hold: hold.transpose()?, rejected, aborted, window, held_since })
 }
 
 fn read_answer(connection: &Connection, query: &str) -> Result<Option<Rejected>, StoreErrorKind> {
@@ -143,6 +146,11 @@ fn write(
         const PUT: &str = "INSERT INTO guard_window (id, changes) VALUES (1, ?1)";
         transaction.execute(PUT, [history::json(&state.window)?])?;
     }
+    transaction.execute("DELETE FROM held_since", [])?;
+    if let Some(since) = state.held_since {
+        const PUT: &str = "INSERT INTO held_since (id, since) VALUES (1, ?1)";
+        transaction.execute(PUT, [history::json(&since)?])?;
+    }
     rollout.map_or(Ok(()), |rollout| rollouts::write(&transaction, rollout))?;
     audit::commit(transaction, ticket, None)
 }
@@ -186,8 +194,8 @@ mod tests {
         let aborted = Some(Rejected { answer, change: None, ..rejected.clone() });
         let counts = ChangeCounts { moved: 7, ..ChangeCounts::default() };
         let window = vec![PastChange { at: Timestamp::UNIX_EPOCH, entries: 9, counts }];
-        let pending =
-            HoldState { hold: Some(hold.clone()), rejected: Some(rejected), aborted, window };
+        let (rejected, held_since) = (Some(rejected), Some(Timestamp::constant(2, 3)));
+        let pending = HoldState { hold: Some(hold.clone()), rejected, aborted, window, held_since };
         let end = HoldEnd { at: at(5), why: EndReason::OtherAnswer };
         let over = Hold { revision: Some(4), until: None, ended: Some(end), ..hold };
         let over = HoldState { hold: Some(over), ..HoldState::default() };

@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-pub(super) const MIGRATIONS: [&str; 26] = [
+pub(super) const MIGRATIONS: [&str; 27] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -148,6 +148,9 @@ pub(super) const MIGRATIONS: [&str; 26] = [
     "
     ALTER TABLE objects ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
     UPDATE objects SET place = 2 * number;
+",
+    "
+    CREATE TABLE held_since (id INTEGER PRIMARY KEY CHECK (id = 1), since TEXT NOT NULL) STRICT;
 ",
 ];
 

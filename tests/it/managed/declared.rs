@@ -229,6 +229,7 @@ fn the_settings_files_objects_are_the_files_also_when_it_takes_a_name() {
         assert_eq!(found["name"], "web", "{found:#}");
     };
     set_aside(&scene);
+    answers::a_document_with_it_is_not_in_sync(&scene);
     scene.managed.write_settings(&own);
     scene.managed.mapsmith.hangup();
     scene.managed.wait_for_word("one");

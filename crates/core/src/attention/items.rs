@@ -6,7 +6,7 @@ use super::certificates::expiry;
 use super::{Action, HoldStatus, Item, Kind, Severity, Status};
 use crate::access::Role;
 use crate::desired::hold::Rejected;
-use crate::desired::rollout::Rollout;
+use crate::desired::rollout::{Rollout, State};
 use crate::quoting::{path_segment, shell_word};
 use crate::revision::HeldChange;
 use crate::status::{KeptNodes, SourceStatus};
@@ -57,7 +57,7 @@ pub(super) fn nodes(count: usize) -> String {
 pub(super) fn of_the_map(status: &Status, now: Timestamp, items: &mut Vec<Item>) {
     items.extend(status.held.iter().map(held));
     items.extend(status.hold.as_ref().map(|it| hold(it, status, now)));
-    items.extend(status.rejected_change.as_ref().map(rejected));
+    items.extend(status.rejected_change.as_ref().map(|it| rejected(it, status)));
     items.extend(status.rollout.as_ref().filter(|rollout| rollout.is_open()).map(rollout));
     if let Some(writer) = &status.read_only {
         let text =
@@ -183,13 +183,30 @@ fn hold(status: &HoldStatus, all: &Status, now: Timestamp) -> Item {
         ),
     };
     let resume = Action::command("Follow the sources again", "mapsmith resume");
+    let resume = resume.with_call("DELETE /v1/hold", Role::Operator);
     Item::new(severity, Kind::Hold, HeldChange::MAP, text)
         .since(Some(hold.since))
-        .with(resume.with_call("DELETE /v1/hold", Role::Operator))
+        .with(after_rollout(all).unwrap_or(resume))
+}
+
+/// What comes first while a rollout is on its way: until then the sources are not followed again,
+/// whoever asks.
+fn after_rollout(status: &Status) -> Option<Action> {
+    let rollout = status.rollout.as_ref().filter(|rollout| rollout.holds_sources())?;
+    let id = &rollout.id;
+    Some(Action::advice(&match has_a_choice(rollout) {
+        true => format!("First promote or abort the canary {id}"),
+        false => format!("First wait until the canary {id} is over"),
+    }))
+}
+
+/// Whether a rollout does not end by an order that was given already.
+fn has_a_choice(rollout: &Rollout) -> bool {
+    !matches!(rollout.state, State::Promoting | State::Aborting)
 }
 
 /// No alarm: somebody wanted it so. It is easily forgotten, though.
-fn rejected(rejected: &Rejected) -> Item {
+fn rejected(rejected: &Rejected, all: &Status) -> Item {
     let Rejected { at, note, change, .. } = rejected;
     let by = note.by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
     let reason = note.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
@@ -203,10 +220,11 @@ fn rejected(rejected: &Rejected) -> Item {
         "Take the rejection back: it is a held change again",
         &format!("mapsmith unreject {id}"),
     );
+    let back = back.with_call(&format!("DELETE /v1/held/{id}/reject"), Role::Operator);
     Item::new(Severity::Look, Kind::RejectedChange, HeldChange::MAP, text)
         .since(Some(*at))
         .with(Action::advice("Correct the source: with its next other answer it is over"))
-        .with(back.with_call(&format!("DELETE /v1/held/{id}/reject"), Role::Operator))
+        .with(after_rollout(all).unwrap_or(back))
 }
 
 fn rollout(rollout: &Rollout) -> Item {
@@ -214,9 +232,12 @@ fn rollout(rollout: &Rollout) -> Item {
     let id = &rollout.id;
     let promote = Action::command("Have it go everywhere", "mapsmith rollout promote");
     let abort = Action::command("Bring back what was before", "mapsmith rollout abort");
-    Item::new(severity, Kind::Rollout, id, rollout.to_string())
-        .since(Some(rollout.since))
-        .with(promote.with_call(&format!("POST /v1/rollouts/{id}/promote"), Role::Operator))
+    let item = Item::new(severity, Kind::Rollout, id, rollout.to_string());
+    let item = item.since(Some(rollout.since));
+    if !has_a_choice(rollout) {
+        return item;
+    }
+    item.with(promote.with_call(&format!("POST /v1/rollouts/{id}/promote"), Role::Operator))
         .with(abort.with_call(&format!("POST /v1/rollouts/{id}/abort"), Role::Operator))
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use haproxy_runtime::RuntimeAddress;
@@ -395,6 +395,44 @@ fn a_rollout_is_shown_until_it_is_over_and_needs_somebody_where_it_waits_for_the
     assert!(severity == Severity::Act && text.contains("the settings have no instance"), "{text}");
     let over = rollout.abort(crate::Note::default(), None, now()).unwrap();
     assert_eq!(shown(over), None);
+}
+
+#[test]
+fn nothing_is_advised_that_a_rollout_on_its_way_refuses_or_that_was_ordered_already() {
+    let (instances, note) = (vec!["e1".to_owned()], crate::Note::default());
+    let named = CanaryInstances::Named(instances.clone());
+    let terms = Terms { instances: named, bake: Duration::from_secs(60), then: Then::Wait };
+    let subject = Subject::Rollback { of: 3 };
+    let canary = Rollout::begin(subject, note.clone(), (instances, &terms), (5, 6), ago(0));
+    let rejecting = HoldState::default();
+    let rejecting =
+        rejecting.rejecting("00ff".to_owned(), &held(HeldChange::MAP, 9), note.clone(), ago(60));
+    let rejected_change = rejecting.unwrap().rejected_change().cloned();
+    let (of, since) = (7, ago(60));
+    let hold = Hold { of, revision: Some(9), since, until: None, note: note.clone(), ended: None };
+    let hold = HoldStatus { hold, waiting: ChangeCounts::default() };
+    let advised = |rollout: &Rollout| {
+        let (hold, rollout) = (Some(hold.clone()), Some(rollout.clone()));
+        let rejected_change = rejected_change.clone();
+        let status = Status { hold, rejected_change, rollout, ..Status::default() };
+        let actions = attention(&status, now()).items.into_iter().flat_map(|item| item.actions);
+        let (done, said): (Vec<_>, Vec<_>) = actions.partition(|it| it.command.is_some());
+        let said: BTreeSet<_> = said.into_iter().map(|it| it.text).collect();
+        let done: Vec<_> = done.into_iter().filter_map(|it| it.command).collect();
+        (done.join(", "), said.into_iter().filter(|it| it.contains("r6")).collect::<String>())
+    };
+    let choice = "mapsmith rollout promote, mapsmith rollout abort";
+    let first = "First promote or abort the canary r6".to_owned();
+    assert_eq!(advised(&canary), (choice.to_owned(), first));
+    let mut promoted = canary.promote(note.clone(), now()).unwrap();
+    let wait = "First wait until the canary r6 is over".to_owned();
+    assert_eq!(advised(&promoted), (String::new(), wait.clone()));
+    let aborting = promoted.abort(note, None, now()).unwrap();
+    assert_eq!(advised(&aborting), (String::new(), wait));
+    // Once it is in force the last instances get it, and the rest is as without a rollout.
+    promoted.note_in_force(7, now());
+    let rest = "mapsmith resume, mapsmith unreject ab12".to_owned();
+    assert_eq!(advised(&promoted), (rest, String::new()));
 }
 
 #[test]

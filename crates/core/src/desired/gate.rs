@@ -2,6 +2,8 @@
 //! that is held back, and the approval that lets it through. Pure. The node map has one, and each
 //! backend's server list.
 
+use jiff::Timestamp;
+
 use super::hold::HoldError;
 use crate::revision::{ChangeCounts, HeldChange};
 
@@ -42,11 +44,13 @@ pub struct Gate<V> {
     approved: Option<String>,
     /// What was accepted before the first part of what is held.
     before_part: Option<V>,
+    /// Since when a change was held before the start, until one is held, or none is any more.
+    recalled: Option<Timestamp>,
 }
 
 impl<V> Default for Gate<V> {
     fn default() -> Self {
-        Self { accepted: None, held: None, approved: None, before_part: None }
+        Self { accepted: None, held: None, approved: None, before_part: None, recalled: None }
     }
 }
 
@@ -68,6 +72,11 @@ impl<V> Gate<V> {
     /// Sets the accepted value without a change being submitted: what a start found in force.
     pub fn resume(&mut self, accepted: Option<V>) {
         self.accepted = accepted;
+    }
+
+    /// What a start holds first has been held since then.
+    pub fn recall(&mut self, since: Option<Timestamp>) {
+        self.recalled = since;
     }
 
     /// Lets the held change of this id through when it is submitted again.
@@ -114,7 +123,10 @@ impl<V> Gate<V> {
         // other day.
         self.approved = None;
         let hold = match &self.held {
-            None => Hold::New,
+            None => {
+                change.since = self.recalled.take().unwrap_or(change.since);
+                Hold::New
+            }
             // A registry lives: what is held may be a little different at each poll, and is one
             // hold all the same.
             Some(before) => {
@@ -129,7 +141,7 @@ impl<V> Gate<V> {
 
     /// Nothing is held any more. Gives what was.
     pub fn release(&mut self) -> Option<HeldChange> {
-        self.before_part = None;
+        (self.before_part, self.recalled) = (None, None);
         self.held.take()
     }
 
@@ -158,8 +170,6 @@ impl<V> Gate<V> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
 
     fn change(id: String, reason: String) -> HeldChange {
@@ -192,6 +202,24 @@ mod tests {
         assert_eq!((held.id.as_str(), held.reason.as_str(), held.since), ("b", "too much", since));
         assert_eq!(gate.release().map(|held| held.id).as_deref(), Some("b"));
         assert_eq!((gate.held(), gate.accepted()), (None, None));
+    }
+
+    #[test]
+    fn what_a_start_holds_again_has_been_held_since_then_and_what_it_holds_later_has_not() {
+        let since = Timestamp::from_second(7).unwrap();
+        let mut gate = Gate::default();
+        gate.recall(Some(since));
+        submit(&mut gate, "a", Err("too much"));
+        assert_eq!(gate.held().unwrap().since, since);
+        gate.release();
+        submit(&mut gate, "a", Err("too much"));
+        assert_eq!(gate.held().unwrap().since, Timestamp::UNIX_EPOCH);
+        let mut gate = Gate::default();
+        gate.recall(Some(since));
+        assert_eq!(submit(&mut gate, "a", Ok(())), Verdict::Passed);
+        gate.release();
+        submit(&mut gate, "a", Err("too much"));
+        assert_eq!(gate.held().unwrap().since, Timestamp::UNIX_EPOCH);
     }
 
     #[test]

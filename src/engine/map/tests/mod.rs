@@ -106,7 +106,12 @@ impl Scene {
     async fn answer(&mut self, sources: &[(&str, bool, Option<EntryMap>)]) {
         self.requests += 1;
         let states = self.states(sources);
-        self.decider.decide(&states, Arc::clone(&self.overrides)).await;
+        self.decide(&states).await;
+    }
+
+    /// The same with states that are kept: a source that says nothing new has its old answer.
+    async fn decide(&mut self, states: &[SourceState]) {
+        self.decider.decide(states, Arc::clone(&self.overrides)).await;
     }
 
     fn states(&self, sources: &[(&str, bool, Option<EntryMap>)]) -> Vec<SourceState> {

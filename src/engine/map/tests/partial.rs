@@ -81,6 +81,23 @@ async fn an_approval_of_the_rest_brings_in_exactly_what_the_registry_says() {
 }
 
 #[tokio::test]
+async fn what_is_approved_of_an_answer_is_the_sources_that_said_it_and_nobody_elses() {
+    let mut scene = Scene::start(None).await;
+    let other = || [("other", "m1")].into_iter().collect();
+    let mut states =
+        scene.states(&[("other", true, Some(other())), ("puppetdb", true, Some(nodes(100, "m1")))]);
+    scene.decide(&states).await;
+    states[1] = scene.states(&[("puppetdb", true, Some(answer(30)))]).remove(0);
+    scene.decide(&states).await;
+    assert_eq!((scene.held().counts, scene.causes()), (counts(0, 0, 30), vec!["puppetdb".into()]));
+    scene.decider.approve(&scene.held().id.clone()).unwrap();
+    scene.decide(&states).await;
+    assert_eq!(scene.decider.decision().held, None);
+    let removal = scene.decider.decision().log.last().unwrap();
+    assert_eq!((removal.counts, scene.causes()), (counts(0, 0, 30), vec!["puppetdb".into()]));
+}
+
+#[tokio::test]
 async fn a_loss_that_is_held_does_not_pass_for_the_nodes_that_came_beside_it() {
     let mut scene = Scene::start(None).await;
     scene.one(nodes(100, "m1")).await;

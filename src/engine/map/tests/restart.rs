@@ -28,6 +28,21 @@ async fn at_a_restart_the_overrides_of_the_store_count_as_in_force() {
 }
 
 #[tokio::test]
+async fn after_a_restart_only_the_source_that_says_something_new_is_named() {
+    let mut scene = Scene::start(None).await;
+    let registered = || [("k1", "m1")].into_iter().collect();
+    let said = [("registered", true, Some(registered())), ("nodes", true, Some(nodes(40, "m1")))];
+    scene.answer(&said).await;
+    assert_eq!(scene.causes(), ["registered", "nodes"]);
+    scene.restart().await;
+    let mut states = scene.states(&said);
+    scene.decide(&states).await;
+    states[1] = scene.states(&[("nodes", true, Some(nodes(41, "m1")))]).remove(0);
+    scene.decide(&states).await;
+    assert_eq!((scene.wanted(), scene.causes()), (Some((2, 42)), vec!["nodes".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_map_file_that_is_lost_gives_no_number_again_that_the_store_has_seen() {
     let mut scene = Scene::start(None).await;
     for count in 1..=3 {

@@ -254,7 +254,8 @@ async fn a_rejection_that_is_taken_back_is_a_held_change_again_which_can_be_appr
     held.scene.decider.unreject(&before.id, ticket()).await.unwrap();
     held.decide().await;
     assert_eq!(held.scene.held().id, before.id, "it is held again");
-    assert_eq!(held.state(), HoldState::default());
+    let held_since = Some(held.scene.held().since);
+    assert_eq!(held.state(), HoldState { held_since, ..HoldState::default() });
     held.scene.decider.approve(&before.id).unwrap();
     held.decide().await;
     assert_eq!((held.number(), held.map().len()), (2, 10));
@@ -273,6 +274,7 @@ async fn what_the_guard_holds_for_what_came_before_it_is_held_after_a_restart_to
     held.said = nodes(62, "m1");
     held.decide().await;
     let (id, reason) = (held.scene.held().id.clone(), held.scene.held().reason.clone());
+    let since = held.scene.held().since;
     assert!(reason.contains("within 1h"), "{reason}");
     for _ in 0..2 {
         held.restart().await;
@@ -281,6 +283,7 @@ async fn what_the_guard_holds_for_what_came_before_it_is_held_after_a_restart_to
         held.restart().await;
         held.decide().await;
         assert_eq!((&held.scene.held().id, &held.scene.held().reason), (&id, &reason));
+        assert_eq!(held.scene.held().since, since, "it has been held all the time");
         assert_eq!((held.number(), held.map().len()), (3, 75));
     }
     held.reject(&id).await.unwrap();

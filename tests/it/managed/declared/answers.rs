@@ -98,3 +98,31 @@ fn each_fault_is_named_with_its_key_of_what_is_being_changed() {
     keys.sort_unstable();
     assert_eq!((status, keys), (422, vec!["balanse", "colour", "retries"]), "{problem:#}");
 }
+
+/// A pipeline that applies what is set aside must not go on as if HAProxy ran with it.
+pub(super) fn a_document_with_it_is_not_in_sync(scene: &Scene) {
+    let config = scene.get("/v1/config");
+    let tag = format!("\"{}\"", config["status"]["etag"].as_str().unwrap());
+    let document = json!({"owner": "local", "frontends": config["frontends"],
+        "backends": config["backends"]})
+    .to_string();
+    let put = |query: &str| {
+        let path = format!("/v1/config?{query}");
+        let response = scene.ask_with("PUT", &path, &[("If-Match", &tag)], &document);
+        let report: Value = serde_json::from_str(&response.body).unwrap_or_default();
+        let message = report["message"].as_str().unwrap_or_default().to_owned();
+        assert!(
+            message.contains("frontends/web is set aside, and HAProxy runs without it: "),
+            "{report:#}"
+        );
+        assert_eq!(report["changes"], json!([]), "{report:#}");
+        (response.status, report["outcome"].clone())
+    };
+    assert_eq!(put("prune=owner&wait=30s"), (202, json!("behind")));
+    assert_eq!(put("prune=owner&dry_run=true"), (200, Value::Null));
+    let file = scene.managed.ground.file("all.json");
+    fs::write(&file, &document).expect("the document is written");
+    let apply = ["config", "apply", file.to_str().unwrap(), "--wait", "30s"];
+    let (code, text) = printed(&scene.managed.mapsmith.cli(&apply));
+    assert_eq!((code, text.contains("frontends/web is set aside")), (1, true), "{text}");
+}

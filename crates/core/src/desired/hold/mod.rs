@@ -31,6 +31,9 @@ pub struct HoldState {
     /// else a start would let the change through.
     #[serde(default)]
     pub window: Vec<PastChange>,
+    /// Since when a change of the map is held; none while none is.
+    #[serde(default)]
+    pub held_since: Option<Timestamp>,
 }
 
 /// What a rollback leaves.
