@@ -1,6 +1,6 @@
-//! Addresses that somebody else has, or nobody can have. HAProxy's check opens no port, and a reload that fails at one
-//! is not for nothing: 2.6 loses the sockets that it inherited, and from 3.2 on the worker that
-//! goes on has lost the Runtime API's socket.
+//! Addresses that somebody else has, or nobody can have. HAProxy's check opens no port, and a reload
+//! that fails at one is not for nothing: 2.6 loses the sockets that it inherited, and from 3.2 on the
+//! worker that goes on has lost the Runtime API's socket.
 
 use std::collections::BTreeSet;
 use std::fs;
