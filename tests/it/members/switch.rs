@@ -48,11 +48,12 @@ impl Scene {
         stat.lines().filter(|line| line.contains(",UP,")).count()
     }
 
+    /// Nothing while it is not shown: settings that were read again begin anew.
     fn version(&self) -> Value {
         let backends = self.mapsmith.get("/v1/backends").1;
         let items = backends["items"].as_array().expect("items").clone();
-        let found = items.into_iter().find(|item| item["backend"] == BACKEND).expect("it is there");
-        found["version"].clone()
+        let found = items.into_iter().find(|item| item["backend"] == BACKEND);
+        found.map_or(Value::Null, |found| found["version"].clone())
     }
 }
 
